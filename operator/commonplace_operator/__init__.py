@@ -1,0 +1,1 @@
+"""Commonplace's Kubernetes operator."""

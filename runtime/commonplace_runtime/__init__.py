@@ -1,0 +1,1 @@
+"""Commonplace's runtime: api, worker, migrations and the command line."""
