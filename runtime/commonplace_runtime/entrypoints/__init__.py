@@ -1,0 +1,1 @@
+"""Requests in: convert, call one service, convert back."""

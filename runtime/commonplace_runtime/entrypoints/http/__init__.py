@@ -1,0 +1,1 @@
+"""The HTTP surface: `app.py` composes it, one file per family of routes."""

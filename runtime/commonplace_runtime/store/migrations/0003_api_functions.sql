@@ -1,0 +1,2 @@
+-- What the api calls: authentication, and one function per hot path.
+SELECT;

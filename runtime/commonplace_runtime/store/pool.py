@@ -1,0 +1,127 @@
+"""The connection pool, the types that services need of it, and how its failures are told."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import asyncpg.pool
+import structlog
+
+from commonplace_runtime.domain.errors import Unavailable
+
+if TYPE_CHECKING:
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool
+    Connection = asyncpg.Connection
+Record: TypeAlias = asyncpg.Record
+
+log = structlog.get_logger(__name__)
+
+CONNECTION_FAULTS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What time heals: the server is away, restarting, overloaded, or chose us as a deadlock's victim."""
+
+_MISCONFIGURED = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    ssl.SSLCertVerificationError,
+)
+
+
+def _no_nan(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+async def _prepare_connection(connection: Connection) -> None:
+    await connection.set_type_codec("jsonb", encoder=_no_nan, decoder=json.loads, schema="pg_catalog")
+
+
+async def open_pool(url: str, *, size: int, connect_timeout: float, statement_timeout: float, application: str) -> Pool:
+    """
+    Open a pool of at most `size` connections. `jsonb` arrives and leaves as Python values.
+
+    Times in seconds. Raises any of `CONNECTION_FAULTS` when Postgres cannot be reached.
+    """
+    pool = await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=size,
+        timeout=connect_timeout,
+        command_timeout=statement_timeout + 5,
+        max_inactive_connection_lifetime=300,
+        init=_prepare_connection,
+        server_settings={
+            "application_name": application,
+            "statement_timeout": str(int(statement_timeout * 1000)),
+            "idle_in_transaction_session_timeout": "60000",
+        },
+    )
+    if pool is None:  # pragma: no cover - asyncpg's annotation allows it, its code does not
+        raise Unavailable("the pool could not be made")
+    return pool
+
+
+async def open_pool_patiently(url: str, *, patience: float, **options: Any) -> Pool:
+    """
+    `open_pool`, trying again for up to `patience` seconds with one clear line an attempt.
+
+    Raises `Unavailable` when Postgres stays away, and at once when it refuses the credentials or the database's name.
+    """
+    started = monotonic()
+    delay = 0.5
+    while True:
+        try:
+            return await open_pool(url, **options)
+        except _MISCONFIGURED as error:
+            raise Unavailable(f"Postgres refused the connection: {error}") from error
+        except CONNECTION_FAULTS as error:
+            waited = monotonic() - started
+            if waited + delay > patience:
+                raise Unavailable(f"Postgres was not reachable for {waited:.0f} s: {error}") from error
+            log.warning("database_unreachable", error=str(error), retry_in_seconds=delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 5.0)
+
+
+@asynccontextmanager
+async def faults_as_unavailable() -> AsyncIterator[None]:
+    """Turn what time heals into `Unavailable`; everything else passes."""
+    try:
+        yield
+    except CONNECTION_FAULTS as error:
+        raise Unavailable(f"the database does not answer: {type(error).__name__}") from error
+
+
+@asynccontextmanager
+async def team_transaction(pool: Pool, team_id: UUID) -> AsyncIterator[Connection]:
+    """
+    A transaction in which row-level security shows one team and nothing else.
+
+    The team is set for this transaction only: on a pooled connection a session-wide setting would leak.
+    """
+    async with faults_as_unavailable(), pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT set_config('app.team_id', $1, true)", str(team_id))
+        yield connection
