@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup lint format test unit
+.PHONY: help setup lint format test unit demo
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: $(STAMP) ## Check style, types and the import contracts
 format: $(STAMP) ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+demo: $(STAMP) ## Run the whole chain on a real Kubernetes API (KEEP=1 stays up, CLUSTER=current uses KUBECONFIG)
+	@CLUSTER="$(CLUSTER)" KEEP="$(KEEP)" $(BIN)/python -m e2e.demo
 
 unit: $(STAMP) ## Run the tests that need no server (seconds)
 	$(BIN)/pytest tests/architecture tests/unit

@@ -1,0 +1,215 @@
+"""The SQL functions of the operator: what each promises about terms, generations, ownership and counts."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from commonplace_runtime.store.pool import Pool
+
+INSTALLATION = "cluster-1/default"
+
+
+async def put_team(pool: Pool, owner: str = "team-uid", **changes: Any) -> Any:
+    given = {
+        "installation": INSTALLATION,
+        "term": 1,
+        "generation": 1,
+        "slug": "ns.shop",
+        "policies": {},
+        "projects": [{"id": str(uuid4()), "name": "default"}],
+        "members": [],
+        "adopt": False,
+    } | changes
+    return await pool.fetchval(
+        "SELECT commonplace.put_team_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        given["installation"],
+        given["term"],
+        given["generation"],
+        owner,
+        uuid4(),
+        given["slug"],
+        "Shop",
+        given["policies"],
+        given["projects"],
+        given["members"],
+        given["adopt"],
+    )
+
+
+async def put_key(pool: Pool, team: str, revision: int, owner: str = "key-uid", **changes: Any) -> Any:
+    key = {
+        "id": str(uuid4()),
+        "revision": revision,
+        "tokenId": "x" * 16,
+        "tokenHash": f"{revision:064x}",
+        "name": "ns/agent",
+        "project": "default",
+        "actor": "agent:a",
+        "scopes": ["memories:read"],
+    } | changes
+    return await pool.fetchval(
+        "SELECT commonplace.put_key_v1($1, 1, 1, $2, $3, $4)", INSTALLATION, owner, UUID(team), key
+    )
+
+
+async def publish(pool: Pool, revision: int, owner: str = "key-uid", grace: int = 3600) -> Any:
+    return await pool.fetchval(
+        "SELECT commonplace.publish_key_v1($1, 1, 1, $2, $3, $4)", INSTALLATION, owner, revision, grace
+    )
+
+
+async def states(pool: Pool, owner: str = "key-uid") -> dict[int, str]:
+    rows = await pool.fetch("SELECT revision, state FROM commonplace.api_keys WHERE owner_uid = $1", owner)
+    return {row["revision"]: row["state"] for row in rows}
+
+
+async def test_putting_a_team_twice_writes_once(operator_pool: Pool, admin_pool: Pool) -> None:
+    first = await put_team(operator_pool)
+    assert first["outcome"] == "created"
+    before = await admin_pool.fetchval("SELECT xmin FROM commonplace.teams")
+    second = await put_team(operator_pool)
+    assert (second["outcome"], second["teamId"]) == ("unchanged", first["teamId"])
+    assert await admin_pool.fetchval("SELECT xmin FROM commonplace.teams") == before
+
+
+async def test_an_older_term_is_refused_and_a_newer_one_is_remembered(operator_pool: Pool) -> None:
+    await put_team(operator_pool, term=7)
+    with pytest.raises(asyncpg.PostgresError, match="term 7 leads") as caught:
+        await put_team(operator_pool, term=6)
+    assert caught.value.sqlstate == "CM001"
+    assert (await put_team(operator_pool, installation="cluster-2/default", owner="b", slug="other", term=1))["outcome"]
+
+
+async def test_an_older_generation_is_refused(operator_pool: Pool) -> None:
+    await put_team(operator_pool, generation=3)
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await put_team(operator_pool, generation=2)
+    assert caught.value.sqlstate == "CM002"
+
+
+async def test_a_slug_is_taken_over_only_when_detached_or_told(operator_pool: Pool, admin_pool: Pool) -> None:
+    first = await put_team(operator_pool)
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await put_team(operator_pool, owner="rival")
+    assert caught.value.sqlstate == "CM003"
+    released = await operator_pool.fetchval("SELECT commonplace.release_team_v1($1, 1, 1, 'rival', true)", INSTALLATION)
+    assert released["outcome"] == "absent", "an object that never owned the row deletes nothing"
+    await operator_pool.fetchval("SELECT commonplace.release_team_v1($1, 1, 1, 'team-uid', false)", INSTALLATION)
+    with pytest.raises(asyncpg.PostgresError):
+        await put_team(operator_pool, owner="stranger", installation="cluster-2/default")
+    again = await put_team(operator_pool, owner="rebuilt")
+    assert (again["outcome"], again["teamId"]) == ("adopted", first["teamId"])
+    assert await admin_pool.fetchval("SELECT detached_at FROM commonplace.teams") is None
+    moved = await put_team(operator_pool, owner="stranger", installation="cluster-2/default", adopt=True)
+    assert moved["teamId"] == first["teamId"]
+
+
+async def test_two_published_keys_and_one_unpublished_at_most(operator_pool: Pool, admin_pool: Pool) -> None:
+    team = (await put_team(operator_pool))["teamId"]
+    assert (await put_key(operator_pool, team, 1))["outcome"] == "created"
+    assert (await put_key(operator_pool, team, 1, tokenHash="a" * 64))["outcome"] == "overwritten"
+    assert await states(admin_pool) == {1: "unpublished"}
+    await publish(operator_pool, 1)
+    await put_key(operator_pool, team, 2)
+    assert await states(admin_pool) == {1: "published", 2: "unpublished"}
+    assert (await publish(operator_pool, 2))["inGrace"] == 1
+    await put_key(operator_pool, team, 3)
+    assert await states(admin_pool) == {1: "grace", 2: "published", 3: "unpublished"}
+    published = await publish(operator_pool, 3)
+    assert (published["inGrace"], published["revokedEarly"]) == (2, [1])
+    assert await states(admin_pool) == {1: "revoked", 2: "grace", 3: "published"}
+    assert (await publish(operator_pool, 3))["outcome"] == "unchanged"
+
+
+async def test_a_published_hash_is_never_overwritten(operator_pool: Pool) -> None:
+    team = (await put_team(operator_pool))["teamId"]
+    await put_key(operator_pool, team, 1)
+    await publish(operator_pool, 1)
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await put_key(operator_pool, team, 1, tokenHash="b" * 64)
+    assert caught.value.sqlstate == "CM002"
+
+
+async def test_releasing_a_team_revokes_every_key_and_keeps_the_data(operator_pool: Pool, admin_pool: Pool) -> None:
+    team = (await put_team(operator_pool))["teamId"]
+    await put_key(operator_pool, team, 1)
+    await publish(operator_pool, 1)
+    done = await operator_pool.fetchval("SELECT commonplace.release_team_v1($1, 1, 1, 'team-uid', false)", INSTALLATION)
+    assert done == {"outcome": "detached", "revokedKeys": 1}
+    assert await states(admin_pool) == {1: "revoked"}
+    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.projects") == 1
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await put_key(operator_pool, team, 2)
+    assert caught.value.sqlstate == "CM004", "a detached team gets no keys"
+    await put_team(operator_pool, owner="again")
+    gone = await operator_pool.fetchval("SELECT commonplace.release_team_v1($1, 1, 1, 'again', true)", INSTALLATION)
+    assert gone["outcome"] == "deleted"
+    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.teams") == 0
+
+
+async def test_the_limit_of_keys_holds_among_concurrent_issues(operator_pool: Pool) -> None:
+    team = (await put_team(operator_pool))["teamId"]
+    await operator_pool.fetchval(
+        "SELECT commonplace.put_quota_v1($1, 1, 1, 'quota-uid', $2, $3, 'q', $4, 'Enforce')",
+        INSTALLATION,
+        uuid4(),
+        UUID(team),
+        {"apiKeys": 3},
+    )
+    outcomes = await asyncio.gather(
+        *(put_key(operator_pool, team, 1, owner=f"k{n}", tokenHash=f"{n:064x}") for n in range(8)),
+        return_exceptions=True,
+    )
+    refused = [error for error in outcomes if isinstance(error, asyncpg.PostgresError)]
+    assert len(refused) == 5
+    assert {error.sqlstate for error in refused} == {"CM005"}
+
+
+async def test_the_strictest_enforced_quota_wins_and_leaves_with_its_object(operator_pool: Pool) -> None:
+    team = (await put_team(operator_pool))["teamId"]
+
+    async def put_quota(owner: str, limits: dict[str, Any], enforcement: str = "Enforce") -> Any:
+        return await operator_pool.fetchval(
+            "SELECT commonplace.put_quota_v1($1, 1, 1, $2, $3, $4, $2, $5, $6)",
+            INSTALLATION,
+            owner,
+            uuid4(),
+            UUID(team),
+            limits,
+            enforcement,
+        )
+
+    await put_quota("a", {"requestsPerMinute": 100, "memories": 10})
+    await put_quota("warn", {"memories": 1}, "Warn")
+    assert (await put_quota("b", {"requestsPerMinute": 60}))["effective"] == {"memories": 10, "requests_per_minute": 60}
+    assert (await put_quota("b", {"requestsPerMinute": 60}))["outcome"] == "unchanged"
+    assert await operator_pool.fetchval("SELECT commonplace.release_quota_v1($1, 1, 1, 'b')", INSTALLATION)
+    assert (await put_quota("a", {"requestsPerMinute": 100, "memories": 10}))["effective"]["requests_per_minute"] == 100
+
+
+async def test_the_operator_reads_no_table_and_runs_no_function_but_its_own(operator_pool: Pool) -> None:
+    for statement in (
+        "SELECT * FROM commonplace.memories",
+        "SELECT * FROM commonplace.api_keys",
+        "SELECT commonplace.refresh_team_limits(gen_random_uuid())",
+        "SELECT commonplace.fence('x', 1)",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await operator_pool.execute(statement)
+
+
+async def test_amending_follows_the_object_without_a_new_token(operator_pool: Pool, admin_pool: Pool) -> None:
+    team = (await put_team(operator_pool))["teamId"]
+    await put_key(operator_pool, team, 1)
+    await publish(operator_pool, 1)
+    wanted = {"project": "default", "actor": "agent:a", "scopes": ["memories:read", "memories:write"]}
+    call = "SELECT commonplace.amend_key_v1($1, 1, 2, 'key-uid', $2)"
+    assert await operator_pool.fetchval(call, INSTALLATION, wanted) == 1
+    assert await operator_pool.fetchval(call, INSTALLATION, wanted) == 0
+    assert await admin_pool.fetchval("SELECT scopes FROM commonplace.api_keys") == ["memories:read", "memories:write"]
+    assert await operator_pool.fetchval("SELECT commonplace.revoke_keys_v1($1, 1, 2, 'key-uid')", INSTALLATION) == 1
+    seen = await operator_pool.fetchval("SELECT commonplace.observe_key_v1($1, 1, 2, 'key-uid')", INSTALLATION)
+    assert (seen["newestRevision"], seen["keys"]) == (1, [])
