@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup lint format test unit demo
+.PHONY: help setup cluster lint format test unit demo
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@rm -f $(VENV)/.installed-* && touch $@
 
+cluster: ## Build the Kubernetes control plane from source (once, 5 to 10 minutes)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with venv is needed"; exit 1; }
+	@$(PYTHON) -m e2e.cluster build
+
 lint: $(STAMP) ## Check style, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,11 +35,13 @@ format: $(STAMP) ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(STAMP) ## Run the whole chain on a real Kubernetes API (KEEP=1 stays up, CLUSTER=current uses KUBECONFIG)
+demo: ## Run the whole chain on a real Kubernetes API (KEEP=1 stays up, CLUSTER=current uses KUBECONFIG)
+	@$(MAKE) --no-print-directory --jobs=2 $(STAMP) $(if $(filter current,$(CLUSTER)),,cluster)
 	@CLUSTER="$(CLUSTER)" KEEP="$(KEEP)" $(BIN)/python -m e2e.demo
 
 unit: $(STAMP) ## Run the tests that need no server (seconds)
 	$(BIN)/pytest tests/architecture tests/unit
 
-test: lint ## Run every test that needs no pods, on real servers
+test: ## Run every check that needs no pods, on real servers
+	@$(MAKE) --no-print-directory --jobs=2 lint cluster
 	$(BIN)/pytest -n 2 --dist loadgroup

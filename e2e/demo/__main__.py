@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType
 
@@ -19,8 +18,12 @@ class Interrupted(Exception):
     """SIGINT, SIGTERM or SIGHUP arrived."""
 
 
-def main(make_story: Callable[[Stack, Report], Story] = lambda stack, report: Story(stack=stack, report=report)) -> int:
-    """Run the demo; returns the exit code: 0 when every row held, 1 when one did not, 130 when interrupted."""
+def main(story_type: type[Story] = Story, stack_type: type[Stack] = Stack) -> int:
+    """
+    Run the demo, told by `story_type` on `stack_type`.
+
+    Returns the exit code: 0 when every row held, 1 when one did not, 2 for a wrong call, 130 when interrupted.
+    """
     wanted = os.environ.get("CLUSTER", "")
     if wanted not in ("", "current"):
         complain(f"CLUSTER={wanted} is unknown: leave it out for a cluster of the demo's own, or say CLUSTER=current")
@@ -33,7 +36,7 @@ def main(make_story: Callable[[Stack, Report], Story] = lambda stack, report: St
     try:
         with ExitStack() as stack:
             try:
-                code = _run(stack, report, wanted, make_story)
+                code = _run(stack, report, wanted, story_type, stack_type)
             finally:
                 _ignore_signals()  # a second Ctrl-C must not interrupt the cleaning up
     except Interrupted:
@@ -44,14 +47,14 @@ def main(make_story: Callable[[Stack, Report], Story] = lambda stack, report: St
     return code
 
 
-def _run(stack: ExitStack, report: Report, wanted: str, make_story: Callable[[Stack, Report], Story]) -> int:
+def _run(stack: ExitStack, report: Report, wanted: str, story_type: type[Story], stack_type: type[Stack]) -> int:
     with report.step("start a Kubernetes API" if not wanted else "look at the current cluster"):
         cluster = current_cluster(report.say) if wanted else own_cluster(stack, report.say)
     with report.step("start Postgres and Redis, migrate the schema"):
-        processes = start_stores(stack, cluster)
+        processes = start_stores(stack, cluster, stack_type)
     if wanted:
         stack.callback(_clean_cluster, cluster, report)
-    story = make_story(processes, report)
+    story = story_type(stack=processes, report=report)
     error: Exception | None = None
     try:
         with report.step("start the api and the worker"):

@@ -131,7 +131,7 @@ class Stack:
             "KUBECONFIG": self.cluster.kubeconfig,
             "COMMONPLACE_OPERATOR_NAMESPACE": self.cluster.namespace,
             "COMMONPLACE_OPERATOR_WATCH_NAMESPACES": self.cluster.namespace,
-            "COMMONPLACE_OPERATOR_HEALTH_PORT": str(port),
+            "COMMONPLACE_OPERATOR_PORT": str(port),
         }
         self._run("operator", [sys.executable, "-m", "commonplace_operator"], environ)
         self._await_http("operator", f"http://127.0.0.1:{port}/readyz")
@@ -197,14 +197,14 @@ class Stack:
                 child.wait()
 
 
-def start_stores(stack: ExitStack, cluster: Cluster) -> Stack:
+def start_stores(stack: ExitStack, cluster: Cluster, stack_type: type[Stack] = Stack) -> Stack:
     """Postgres with the schema and a log-in for each role, and Redis: `COMMONPLACE_REDIS_URL` or one of our own."""
     directory = Path(tempfile.mkdtemp(prefix="commonplace-demo-"))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
     postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
     redis_url = os.environ.get(contract.ENV_REDIS_URL) or stack.enter_context(EmbeddedRedis()).url
     asyncio.run(_prepare_database(postgres.url()))
-    made = Stack(
+    made = stack_type(
         cluster=cluster,
         directory=directory,
         postgres=postgres,
