@@ -1,0 +1,92 @@
+"""What a shell command and its output tell: noise or not, the outcome, the lines that matter."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from commonplace_runtime.domain.observations import clip, unique
+
+_NOISE: Final = frozenset(
+    {"ls", "ll", "dir", "tree", "pwd", "cd", "clear", "which", "whoami", "true", "sleep", "date", "wc", "find", "stat",
+     "file", "history", "ps", "mkdir", "touch", "chmod", "echo", "printf", "env", "hostname", "id", "du", "df", "type",
+     "jobs", "kill", "wait", "export", "source"}
+)  # fmt: skip
+_QUIET_GIT: Final = frozenset(
+    {"status", "branch", "add", "log", "show", "stash", "fetch", "remote", "rev-parse", "diff", "checkout", "switch"}
+)
+_CHANGES_STATE = re.compile(
+    r"\b(?:commit|push|merge|rebase|tag|install|uninstall|upgrade|apply|delete|deploy|migrate|publish|release|restart|up|"
+    r"down|create|drop|rollback|helm|kubectl|terraform|docker|alembic|psql)\b"
+)
+_PREFIX = re.compile(
+    r"^(?:cd\s+\S+\s*(?:&&|;)\s*|(?:sudo|time|env|command)\s+|[A-Z_][A-Z0-9_]*=\S*\s+|timeout\s+\S+\s+)+"
+)
+_TEST_SUMMARY: Final[Sequence[re.Pattern[str]]] = (
+    re.compile(
+        r"^=*\s*((?:\d+ (?:passed|failed|errors?|skipped|xfailed|xpassed|deselected|warnings?|rerun)(?:, )?)+"
+        r"(?: in [\d.:smh ()]+)?)",
+        re.MULTILINE,
+    ),
+    re.compile(r"^\s*(Tests?:\s+.*\d+ (?:passed|failed|total).*)$", re.MULTILINE),
+    re.compile(r"^\s*(Tests run: \d+.*)$", re.MULTILINE),
+    re.compile(r"^(test result: .*)$", re.MULTILINE),
+    re.compile(r"^\s*(\d+ (?:passing|failing|pending).*)$", re.MULTILINE),
+    re.compile(r"^((?:--- FAIL|FAIL|ok)\s+\S+.*)$", re.MULTILINE),
+    re.compile(r"^(Ran \d+ tests? in .*)$", re.MULTILINE),
+    re.compile(r"^(Found \d+ errors?.*)$", re.MULTILINE),
+)
+_FAILED_TESTS = re.compile(
+    r"\b[1-9]\d* (?:failed|failing|errors?)\b|^(?:--- )?FAIL\b|test result: FAILED|Failures: [1-9]"
+    r"|Found [1-9]\d* error",
+    re.MULTILINE,
+)
+_ERROR_LINE = re.compile(
+    r"^.*(?:\b\w*(?:Error|Exception)\b|\b(?:error|fatal|panic|FAILED|FAIL|denied|refused|not found|no such file|cannot|"
+    r"can't|undefined|segfault|unreachable|timed? ?out|conflict)\b|^E\s{2,}).*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the output of one command says."""
+
+    failed: bool
+    verdict: str
+    errors: Sequence[str]
+
+
+def bare_command(command: str) -> str:
+    """The command without `cd … &&`, sudo and variable assignments; here-documents and line breaks folded."""
+    return _PREFIX.sub("", " ".join(command.split()))
+
+
+def is_noise(command: str, output: str, *, failed: bool) -> bool:
+    """Whether nobody will ask for this run again: listings, moves, commands that said and changed nothing."""
+    bare = bare_command(command)
+    words = bare.split()
+    if not words:
+        return True
+    program = words[0].rsplit("/", 1)[-1]
+    joined = bool(re.search(r"&&|\|\||;|\|", bare))
+    if program in _NOISE and not failed and not joined:
+        return True
+    if program == "git" and len(words) > 1 and words[1] in _QUIET_GIT and not failed and not joined:
+        return True
+    return not output.strip() and not failed and not _CHANGES_STATE.search(bare)
+
+
+def outcome_of(output: str, *, failed: bool, exit_code: int | None) -> Outcome:
+    """Reads exit status, test summaries and error lines. `failed`: what the tool itself said."""
+    summaries = [clip(match, 160) for pattern in _TEST_SUMMARY for match in pattern.findall(output)]
+    summary = "; ".join(unique(summaries[-3:], 3))
+    really = failed or bool(_FAILED_TESTS.search(output))
+    errors = unique([clip(line, 240) for line in _ERROR_LINE.findall(output)], 6) if really else ()
+    if summary:
+        verdict = summary
+    elif really:
+        verdict = f"failed with exit status {exit_code}" if exit_code else "failed"
+    else:
+        verdict = "succeeded" if exit_code == 0 else ""
+    return Outcome(failed=really, verdict=clip(verdict, 200), errors=errors)

@@ -1,0 +1,121 @@
+"""What a generator reads and what it makes: events of one session in, observations that cite them out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+TITLE_CHARACTERS: Final = 120
+BODY_CHARACTERS: Final = 1400
+FACT_CHARACTERS: Final = 300
+MAX_FACTS: Final = 12
+MAX_KEYWORDS: Final = 16
+MAX_FILES: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceEvent:
+    """One raw event. In a batch it is known by its number: its place, counted from 1."""
+
+    event_type: str
+    source_adapter: str
+    platform_source: str | None
+    occurred_at: datetime
+    payload: object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """
+    One memory to be. `evidence` holds the numbers of the events it was made from.
+
+    facts, concepts, files and keywords are lists without order or meaning of place; `extra` goes into the row's
+    metadata as it is.
+    """
+
+    kind: str
+    title: str
+    narrative: str
+    evidence: Sequence[int]
+    subtitle: str = ""
+    facts: Sequence[str] = ()
+    concepts: Sequence[str] = ()
+    files_read: Sequence[str] = ()
+    files_modified: Sequence[str] = ()
+    keywords: Sequence[str] = ()
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """What one call to a generator gave. An empty list of observations means: nothing worth recording."""
+
+    observations: Sequence[Observation]
+    provider: str
+    model: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    skip_reason: str | None = None
+
+
+def clip(text: str, limit: int) -> str:
+    """`text` on at most `limit` characters, cut at a word where one ends near."""
+    text = text.strip()
+    if len(text) <= limit:
+        return text
+    cut = text[: limit - 1]
+    space = cut.rfind(" ")
+    return (cut[:space] if space > limit * 2 // 3 else cut).rstrip() + "…"
+
+
+def head_and_tail(text: str, limit: int) -> str:
+    """`text` on about `limit` characters: two thirds from its beginning, one third from its end."""
+    if len(text) <= limit:
+        return text
+    head = limit * 2 // 3
+    return f"{text[:head]}\n… {len(text) - limit} characters left out …\n{text[head - limit :]}"
+
+
+def content_of(observation: Observation) -> str:
+    """The row's text, as claude-mem lays it out: title, subtitle, narrative, then the facts as a list."""
+    facts = "\n".join(f"- {fact}" for fact in observation.facts)
+    return "\n\n".join(part for part in (observation.title, observation.subtitle, observation.narrative, facts) if part)
+
+
+def metadata_of(observation: Observation, generated: Generated) -> dict[str, object]:
+    """The row's metadata: the fields of claude-mem's observation, and who made it."""
+    return {
+        "title": observation.title,
+        "subtitle": observation.subtitle or None,
+        "narrative": observation.narrative or None,
+        "facts": list(observation.facts),
+        "concepts": list(observation.concepts),
+        "files_read": list(observation.files_read),
+        "files_modified": list(observation.files_modified),
+        "provider": generated.provider,
+        "model": generated.model,
+        "generator": generated.provider,
+        **observation.extra,
+    }
+
+
+def unique(values: Sequence[str], limit: int) -> tuple[str, ...]:
+    """The first `limit` different values that are not blank, in order."""
+    return tuple(dict.fromkeys(value.strip() for value in values if value.strip()))[:limit]
+
+
+def bounded(observation: Observation) -> Observation:
+    """The same observation within the sizes that a memory may have."""
+    return Observation(
+        kind=clip(observation.kind, 40) or "discovery",
+        title=clip(" ".join(observation.title.split()), TITLE_CHARACTERS),
+        subtitle=clip(observation.subtitle, 2 * TITLE_CHARACTERS),
+        narrative=head_and_tail(observation.narrative.strip(), BODY_CHARACTERS),
+        evidence=tuple(observation.evidence),
+        facts=unique([clip(fact, FACT_CHARACTERS) for fact in observation.facts], MAX_FACTS),
+        concepts=unique(observation.concepts, MAX_FACTS),
+        files_read=unique(observation.files_read, MAX_FILES),
+        files_modified=unique(observation.files_modified, MAX_FILES),
+        keywords=unique([clip(word, 60) for word in observation.keywords], MAX_KEYWORDS),
+        extra=observation.extra,
+    )
