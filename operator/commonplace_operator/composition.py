@@ -1,0 +1,233 @@
+"""
+The operator put together from its parts, each of which a test may wrap.
+
+`build` takes the adapters; `Operator.run` starts what is ours before kopf starts, because kopf cancels every task
+younger than itself when it ends.
+"""
+
+import asyncio
+import base64
+import secrets
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import aiohttp
+import structlog
+
+from commonplace_operator import errors
+from commonplace_operator.children.secret import MacKey
+from commonplace_operator.cluster import Cluster
+from commonplace_operator.engine.events import EventRecorder
+from commonplace_operator.engine.health import HealthServer
+from commonplace_operator.engine.metrics import Metrics
+from commonplace_operator.engine.queue import Result, WorkQueue
+from commonplace_operator.handlers.watch import build_registry, watch
+from commonplace_operator.reconcile.context import Context, Key, Timings
+from commonplace_operator.reconcile.dispatch import reconcile
+from commonplace_operator.registry import Registries
+from commonplace_operator.resources import names
+from commonplace_operator.resources.token import Token
+from commonplace_operator.settings import Settings
+from commonplace_runtime import contract
+
+OWN_SECRET: Final = "commonplace-operator"  # noqa: S105 - the name of a Secret
+MAC_KEY: Final = "mac-key"
+_MAC_KEY_BYTES: Final = 32
+_START_RETRY_LIMIT: Final = 10.0
+
+
+def utc_now() -> datetime:
+    """The present moment, aware, in UTC."""
+    return datetime.now(UTC)  # noqa: TID251
+
+
+def mint_token() -> Token:
+    """A new token."""
+    return Token(contract.make_token(secrets.token_bytes(contract.TOKEN_ENTROPY_BYTES)))
+
+
+def uuid7() -> str:
+    """A time-ordered UUID, version 7 of RFC 9562."""
+    milliseconds, chance = time.time_ns() // 1_000_000, secrets.randbits(74)
+    value = (milliseconds & (2**48 - 1)) << 80 | 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & (2**62 - 1)
+    return str(UUID(int=value))
+
+
+def current_term() -> int:
+    """The leader's term: 0 until there is an election."""
+    return 0
+
+
+class Operator:
+    """One operator process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        cluster: Cluster,
+        registries: Registries,
+        clock: Callable[[], datetime],
+        mint: Callable[[], Token],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.metrics = Metrics()
+        self.port = 0
+        self._settings = settings
+        self._cluster = cluster
+        self._registries = registries
+        self._clock = clock
+        self._mint = mint
+        self._new_id = new_id
+        self._stop = asyncio.Event()
+        self._context: Context | None = None
+        self._log = structlog.get_logger("commonplace_operator")
+        self.queue: WorkQueue[Key] = WorkQueue(
+            "commonplace", self._work, workers=settings.workers, metrics=self.metrics
+        )
+        self.recorder = EventRecorder(
+            self._post_event,
+            clock=clock,
+            metrics=self.metrics,
+            instance=settings.instance,
+            controller=f"{names.GROUP}/operator",
+        )
+        self._health = HealthServer(
+            metrics=self.metrics, is_alive=self._is_alive, is_ready=lambda: self._context is not None
+        )
+
+    def stop(self) -> None:
+        """Have `run` end."""
+        self._stop.set()
+
+    async def run(self, *, server: str, open_session: Callable[[], Awaitable[aiohttp.ClientSession]]) -> None:
+        """
+        Serve until SIGTERM, SIGINT or `stop`.
+
+        server, open_session: where kopf watches and with which credentials.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        settings = self._settings
+        self.port = await self._health.start(settings.host, settings.port)
+        self._log.info("operator_started", host=settings.host, port=self.port, version=contract.VERSION)
+        try:
+            context = await self._prepare()
+            if context is None:
+                return
+            self._context = context
+            self.recorder.start()
+            self.queue.start()
+            self._log.info("watching", namespaces=list(settings.watch_namespaces) or "all", server=server)
+            registry = build_registry(self.queue.offer, server=server, open_session=open_session)
+            await watch(registry, namespaces=settings.watch_namespaces, stop=self._stop)
+        finally:
+            await self._shut_down()
+
+    async def _prepare(self) -> Context | None:
+        """Wait for the API server and learn who we are; None when told to stop meanwhile."""
+        delay = 1.0
+        while not self._stop.is_set():
+            try:
+                return await self._make_context()
+            except errors.OperatorError as error:
+                self._log.warning("waiting_for_cluster", detail=str(error), retry_in_seconds=delay)
+            try:
+                async with asyncio.timeout(delay):
+                    await self._stop.wait()
+            except TimeoutError:
+                delay = min(delay * 2, _START_RETRY_LIMIT)
+        return None
+
+    async def _make_context(self) -> Context:
+        settings = self._settings
+        system = await self._cluster.get(names.NAMESPACE, None, "kube-system")
+        return Context(
+            cluster=self._cluster,
+            registries=self._registries,
+            recorder=self.recorder,
+            metrics=self.metrics,
+            clock=self._clock,
+            mint=self._mint,
+            new_id=self._new_id,
+            enqueue=self.queue.add,
+            installation=f"{system['metadata']['uid']}/{settings.operator_class}",
+            term=current_term,
+            mac_key=await self._mac_key(),
+            timings=Timings(
+                resync_seconds=settings.resync_seconds, quota_refresh_seconds=settings.quota_refresh_seconds
+            ),
+            namespaces=settings.watch_namespaces,
+        )
+
+    async def _mac_key(self) -> MacKey:
+        """The key that signs our Secrets: made once by create, so that of two starts one is refused and reads."""
+        namespace = self._settings.own_namespace
+        fresh = base64.b64encode(secrets.token_bytes(_MAC_KEY_BYTES)).decode()
+        try:
+            body = await self._cluster.get(names.SECRET, namespace, OWN_SECRET)
+        except errors.NotFound:
+            try:
+                body = await self._cluster.create(names.SECRET, _own_secret(namespace, fresh))
+            except errors.NotFound:
+                raise errors.Refused(
+                    f"namespace {namespace} does not exist: create it or set COMMONPLACE_OPERATOR_NAMESPACE"
+                ) from None
+            except errors.Conflict:
+                body = await self._cluster.get(names.SECRET, namespace, OWN_SECRET)
+        encoded = (body.get("data") or {}).get(MAC_KEY)
+        if not encoded:
+            raise errors.Refused(
+                f"Secret {namespace}/{OWN_SECRET} has no key {MAC_KEY}: delete it to have another made"
+            )
+        return MacKey(base64.b64decode(encoded))
+
+    async def _work(self, key: Key) -> Result:
+        assert self._context is not None  # noqa: S101 - the queue starts after it was made
+        return await reconcile(self._context, key)
+
+    async def _post_event(self, event: Mapping[str, Any]) -> None:
+        await self._cluster.create(names.EVENT, dict(event))
+
+    def _is_alive(self) -> bool:
+        return self._context is None or self.queue.is_alive()
+
+    async def _shut_down(self) -> None:
+        self._log.info("operator_stopping")
+        if self._context is not None:
+            await self.queue.stop(patience=self._settings.shutdown_seconds)
+            await self.recorder.stop(patience=0.5)
+        await self._health.stop()
+        await self._registries.close()
+
+
+def _own_secret(namespace: str, key: str) -> dict[str, Any]:
+    return {
+        "apiVersion": names.SECRET.api_version,
+        "kind": names.SECRET.kind,
+        "metadata": {
+            "name": OWN_SECRET,
+            "namespace": namespace,
+            "labels": {names.LABEL_MANAGED_BY: names.MANAGED_BY},
+        },
+        "type": "Opaque",
+        "data": {MAC_KEY: key},
+    }
+
+
+def build(
+    settings: Settings,
+    *,
+    cluster: Cluster,
+    registries: Registries,
+    clock: Callable[[], datetime] = utc_now,
+    mint: Callable[[], Token] = mint_token,
+    new_id: Callable[[], str] = uuid7,
+) -> Operator:
+    """The operator over these adapters. Call inside a running event loop."""
+    return Operator(settings, cluster=cluster, registries=registries, clock=clock, mint=mint, new_id=new_id)

@@ -1,0 +1,1 @@
+"""What controller-runtime gives a Go operator; knows no kind of ours."""

@@ -1,0 +1,80 @@
+"""Metrics under controller-runtime's names, so that existing dashboards work; a registry of our own."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+
+_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueMetrics:
+    """The figures of one queue."""
+
+    depth: Gauge
+    adds: Counter
+    queue_seconds: Histogram
+    work_seconds: Histogram
+    retries: Counter
+
+
+class Metrics:
+    """All metrics of one operator process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        queue = ["name"]
+        self._depth = Gauge("workqueue_depth", "Keys waiting", queue, registry=self.registry)
+        self._adds = Counter("workqueue_adds", "Keys added", queue, registry=self.registry)
+        self._queued = Histogram(
+            "workqueue_queue_duration_seconds", "Wait of a key", queue, registry=self.registry, buckets=_SECONDS
+        )
+        self._worked = Histogram(
+            "workqueue_work_duration_seconds", "Work on a key", queue, registry=self.registry, buckets=_SECONDS
+        )
+        self._retries = Counter("workqueue_retries", "Keys that back off", queue, registry=self.registry)
+        self.reconciles = Counter(
+            "controller_runtime_reconcile",
+            "Reconciles by result: success, requeue, requeue_after, error",
+            ["controller", "result"],
+            registry=self.registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "controller_runtime_reconcile_time_seconds",
+            "Length of a reconcile",
+            ["controller"],
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self.events = Counter(
+            "commonplace_operator_events",
+            "Events by outcome: posted, deduplicated, dropped, failed",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.writes = Counter(
+            "commonplace_operator_writes",
+            "Writes to the Kubernetes API by kind and verb; Events are not counted",
+            ["kind", "verb"],
+            registry=self.registry,
+        )
+
+    def of_queue(self, name: str) -> QueueMetrics:
+        """The figures of one queue."""
+        return QueueMetrics(
+            depth=self._depth.labels(name),
+            adds=self._adds.labels(name),
+            queue_seconds=self._queued.labels(name),
+            work_seconds=self._worked.labels(name),
+            retries=self._retries.labels(name),
+        )
+
+    def render(self) -> bytes:
+        """Prometheus text."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> list[Metric]:
+        """All metrics as values."""
+        return list(self.registry.collect())

@@ -1,0 +1,58 @@
+"""
+What went wrong, sorted by who must act.
+
+Time heals `Unavailable`; the author of an object heals `Refused` and its kin; `Superseded` asks this
+process to stop writing; everything else is ours. No message here ever carries a token.
+"""
+
+
+class OperatorError(Exception):
+    """Base of all errors of the operator; `str(error)` is safe to log and to show."""
+
+
+class Unavailable(OperatorError):
+    """The other side did not answer, or asked us to come back later: try again."""
+
+
+class ClusterUnavailable(Unavailable):
+    """The Kubernetes API did not answer in time, or refused for overload."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """Postgres did not answer in time, is starting, or has no connection left."""
+
+
+class NotFound(OperatorError):
+    """The Kubernetes object does not exist."""
+
+
+class Conflict(OperatorError):
+    """The Kubernetes object exists already, or changed since it was read."""
+
+
+class Forbidden(OperatorError):
+    """The operator's role may not do this: its RBAC or its database role has to change."""
+
+
+class Refused(OperatorError):
+    """The other side understood and said no: invalid, or of a shape that this version does not know."""
+
+
+class DatabaseRefused(OperatorError):
+    """Postgres answered and said no: wrong password, missing role, no schema, not a URI."""
+
+
+class Superseded(OperatorError):
+    """A newer leader's term or a newer generation of the object is recorded: this decision is void."""
+
+
+class SlugTaken(OperatorError):
+    """The slug belongs to another team."""
+
+
+class RowNotFound(OperatorError):
+    """The team, project or key row that the call names does not exist."""
+
+
+class LimitReached(OperatorError):
+    """A hard limit of the team forbids one row more."""

@@ -1,0 +1,89 @@
+"""
+kopf gives authentication, watch streams, discovery and signals; a change becomes a key in the queue.
+
+Nothing else happens here: kopf swallows errors of such handlers. It keeps no finalizer, annotation, retry,
+timer or daemon of its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+import aiohttp
+import kopf
+
+from commonplace_operator.reconcile.context import Key
+from commonplace_operator.resources import names
+
+KOPF_CONNECTIONS: Final = 32
+_UNUSED_FINALIZER: Final = f"{names.GROUP}/kopf-never-uses-this"
+
+Offer = Callable[[Key], Awaitable[None]]
+
+
+class _Patience:
+    """Delays between attempts of kopf's requests, without end: a watch that gave up would be silent for ever."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.5, 1, 2, 3, 5, 8)
+        while True:
+            yield 10
+
+
+def build_registry(
+    offer: Offer, *, server: str, open_session: Callable[[], Awaitable[aiohttp.ClientSession]]
+) -> kopf.OperatorRegistry:
+    """Handlers for our four kinds and for the Secrets of ApiKeys."""
+    registry = kopf.OperatorRegistry()
+
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(server=server, aiohttp_session=await open_session())
+
+    kopf.on.login(registry=registry)(login)
+
+    for kind in names.OURS:
+
+        async def changed(namespace: str | None, name: str, param: Any = None, **_: Any) -> None:
+            if namespace and name:
+                await offer(Key(kind=param, namespace=namespace, name=name))
+
+        kopf.on.event(names.GROUP, names.VERSION, kind.plural, registry=registry, id=kind.plural, param=kind)(changed)
+
+    async def secret_changed(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
+        owner = labels.get(names.LABEL_API_KEY)
+        if namespace and owner:
+            await offer(Key(kind=names.API_KEY, namespace=namespace, name=owner))
+
+    kopf.on.event("", "v1", names.SECRET.plural, registry=registry, id="secrets")(secret_changed)
+    return registry
+
+
+def build_settings() -> kopf.OperatorSettings:
+    """kopf, made to watch and to do nothing else."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.persistence.finalizer = _UNUSED_FINALIZER
+    settings.watching.label_selectors["", "v1", names.SECRET.plural] = names.LABEL_OWNER_UID
+    settings.networking.error_backoffs = _Patience()
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    settings.queueing.idle_timeout = 1.0
+    settings.queueing.exit_timeout = 0.2
+    return settings
+
+
+async def watch(
+    registry: kopf.OperatorRegistry,
+    *,
+    namespaces: tuple[str, ...],
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Watch until SIGTERM, SIGINT or `stop`; raises what kopf gave up on."""
+    await kopf.operator(
+        registry=registry,
+        settings=build_settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        stop_flag=stop,
+    )

@@ -1,0 +1,1 @@
+"""What has to be done, decided from plain values. Pure."""

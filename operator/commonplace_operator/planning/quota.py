@@ -1,0 +1,67 @@
+"""A Quota's limits in the database's units, and what usage says about them."""
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from commonplace_operator.resources.objects import Quota
+from commonplace_operator.resources.quantities import parse_quantity
+
+# Field of `spec.hard` → name in put_quota_v1. Storage is named by its unit there.
+_HARD: Final = {
+    "requests_per_minute": "requestsPerMinute",
+    "requests_per_month": "requestsPerMonth",
+    "tokens_per_month": "tokensPerMonth",
+    "memories": "memories",
+    "storage": "storageBytes",
+    "api_keys": "apiKeys",
+    "workers": "workers",
+}
+
+# Column of team_limits → field of `status.effective`, which speaks as the spec does.
+_EFFECTIVE: Final = {
+    "requests_per_minute": "requestsPerMinute",
+    "requests_per_month": "requestsPerMonth",
+    "tokens_per_month": "tokensPerMonth",
+    "cost_per_month_usd": "costPerMonthUSD",
+    "memories": "memories",
+    "storage_bytes": "storage",
+    "api_keys": "apiKeys",
+    "workers": "workers",
+}
+
+
+def _dollars(value: int | float | str) -> str:
+    try:
+        return format(Decimal(str(value)), "f")
+    except InvalidOperation as error:
+        raise ValueError(f"{value!r} is not an amount of dollars") from error
+
+
+def wanted_limits(quota: Quota) -> dict[str, int | str]:
+    """Limits under put_quota_v1's names: whole numbers, dollars as decimal text. Raises ValueError."""
+    hard, soft = quota.spec.hard, quota.spec.soft
+    limits: dict[str, int | str] = {}
+    for field, name in _HARD.items():
+        value = getattr(hard, field)
+        if value is not None:
+            limits[name] = parse_quantity(value)
+    if hard.cost_per_month_usd is not None:
+        limits["costPerMonthUSD"] = _dollars(hard.cost_per_month_usd)
+    if soft.tokens_per_month is not None:
+        limits["softTokensPerMonth"] = parse_quantity(soft.tokens_per_month)
+    if soft.cost_per_month_usd is not None:
+        limits["softCostPerMonthUSD"] = _dollars(soft.cost_per_month_usd)
+    return limits
+
+
+def effective_limits(stored: Mapping[str, str]) -> dict[str, str]:
+    """The minimum over the team's enforced Quotas, under the spec's names."""
+    return {_EFFECTIVE[name]: value for name, value in stored.items() if name in _EFFECTIVE}
+
+
+def over_limit(limits: Mapping[str, int | str], used: Mapping[str, int]) -> tuple[str, ...]:
+    """Figures of this Quota whose use has reached the hard limit, sorted."""
+    return tuple(
+        sorted(name for name, amount in used.items() if name in limits and Decimal(amount) >= Decimal(limits[name]))
+    )

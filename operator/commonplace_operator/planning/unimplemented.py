@@ -1,0 +1,54 @@
+"""Fields that are in the schema from the start and are acted on later: named, never silently ignored."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from commonplace_operator.resources.objects import MemoryRuntime, MemoryTeam
+
+# Path → the value that the schema fills in by itself and that asks for nothing.
+_RUNTIME: Final[Mapping[str, Any]] = {
+    "version": None,
+    "image": None,
+    "ingress": None,
+    "database.ownerSecretRef": None,
+    "database.runtimeSecretRef": None,
+    "database.embedded": None,
+    "queue": None,
+    "provider": None,
+    "api.replicas": 2,
+    "api.resources": None,
+    "workers.replicas": 1,
+    "workers.concurrency": 8,
+    "workers.resources": None,
+    "workers.terminationGracePeriodSeconds": 120,
+    "workers.autoscaling": None,
+}
+
+
+def _value(spec: Mapping[str, Any], path: str) -> Any:
+    value: Any = spec
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _asks(value: Any, default: Any) -> bool:
+    return value not in (None, {}, [], default)
+
+
+def unimplemented_in_runtime(runtime: MemoryRuntime) -> tuple[str, ...]:
+    """Paths below `spec` that the user set and that this version does not act on."""
+    found = [f"spec.{path}" for path, default in _RUNTIME.items() if _asks(_value(runtime.raw_spec, path), default)]
+    if runtime.raw_spec.get("deletionPolicy") == "Delete":
+        found.append("spec.deletionPolicy")
+    return tuple(found)
+
+
+def unimplemented_in_team(team: MemoryTeam) -> tuple[str, ...]:
+    """Paths below `spec` that the user set and that this version does not act on."""
+    found = []
+    if team.spec.isolation == "Dedicated":
+        found.append("spec.isolation")
+    if team.spec.policies.generation.mode != "per-event":
+        found.append("spec.policies.generation.mode")
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""One level-triggered reconcile per kind: observe, plan, carry out, report."""

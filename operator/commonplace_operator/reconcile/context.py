@@ -1,0 +1,145 @@
+"""What every reconcile needs, handed in by the composition root."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from commonplace_operator.children.secret import MacKey
+from commonplace_operator.cluster import Body, Cluster
+from commonplace_operator.engine.events import EventRecorder, Regarding
+from commonplace_operator.engine.metrics import Metrics
+from commonplace_operator.planning.status import AnyObject
+from commonplace_operator.registry import Registries
+from commonplace_operator.resources import names
+from commonplace_operator.resources.names import Kind
+from commonplace_operator.resources.reasons import EventReason
+from commonplace_operator.resources.rows import Writer
+from commonplace_operator.resources.token import Token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One object to reconcile: what waits in the queue."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Seconds between looks at what is settled."""
+
+    resync_seconds: float
+    quota_refresh_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """
+    The world of the reconcilers: I/O, clock, chance, and who we are.
+
+    term: the leader's; 0 until there is an election. enqueue: have other objects looked at. namespaces: those
+    served, empty for all. known_uris: database of each MemoryRuntime met, so that rows can be released after the
+    runtime is gone.
+    """
+
+    cluster: Cluster
+    registries: Registries
+    recorder: EventRecorder
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    mint: Callable[[], Token]
+    new_id: Callable[[], str]
+    enqueue: Callable[[Key], None]
+    installation: str
+    term: Callable[[], int]
+    mac_key: MacKey
+    timings: Timings
+    namespaces: tuple[str, ...] = ()
+    known_uris: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+
+    def writer(self, wanted: AnyObject) -> Writer:
+        """On whose behalf rows are written."""
+        return Writer(installation=self.installation, term=self.term(), uid=wanted.uid, generation=wanted.generation)
+
+    def tell(
+        self, wanted: AnyObject, type_: Literal["Normal", "Warning"], reason: EventReason, note: str, *, action: str
+    ) -> None:
+        """Post an Event about the object."""
+        regarding = Regarding(
+            api_version=wanted.kind.api_version,
+            kind=wanted.kind.kind,
+            namespace=wanted.namespace,
+            name=wanted.name,
+            uid=wanted.uid,
+        )
+        self.recorder.record(regarding, type_, reason, note, action=action)
+
+    async def enqueue_dependents(self, kinds: Iterable[Kind], field: str, name: str, namespace: str | None) -> None:
+        """Have every object looked at that names `name` in the selectable field; namespace None: all that we serve."""
+        for kind in kinds:
+            for body in await self.list_naming(kind, field, name, namespace):
+                metadata = body["metadata"]
+                self.enqueue(Key(kind=kind, namespace=metadata["namespace"], name=metadata["name"]))
+
+    async def list_naming(self, kind: Kind, field: str, name: str, namespace: str | None) -> list[Body]:
+        """Objects that name `name` in the selectable field; namespace None: in all namespaces that we serve."""
+        where: tuple[str | None, ...] = (namespace,) if namespace else self.namespaces or (None,)
+        found: list[Body] = []
+        for place in where:
+            found += await self.cluster.list(kind, place, field_selector=f"{field}={name}")
+        return found
+
+
+def _target(wanted: AnyObject) -> dict[str, str]:
+    # The uid keeps an apply from creating anew what was deleted meanwhile.
+    return {"namespace": wanted.namespace, "name": wanted.name, "uid": wanted.uid}
+
+
+async def write_status(context: Context, wanted: AnyObject, status: dict[str, Any]) -> bool:
+    """Write the status if it differs from what was read. Gives whether it did."""
+    if status == wanted.raw_status:
+        return False
+    await context.cluster.apply(wanted.kind, {"metadata": _target(wanted), "status": status}, subresource="status")
+    context.metrics.writes.labels(wanted.kind.kind, "status").inc()
+    return True
+
+
+async def ensure_finalizer(context: Context, wanted: AnyObject) -> None:
+    """Have the object wait for us when it is deleted. Called right before the first row is touched, never earlier."""
+    if names.FINALIZER in wanted.metadata.finalizers:
+        return
+    await context.cluster.apply(wanted.kind, {"metadata": _target(wanted) | {"finalizers": [names.FINALIZER]}})
+    context.metrics.writes.labels(wanted.kind.kind, "finalizer").inc()
+
+
+async def release_finalizer(context: Context, wanted: AnyObject) -> None:
+    """
+    Let the object go.
+
+    A JSON patch with a test, not an apply: somebody who applied an exported manifest may own our finalizer too.
+    """
+    if names.FINALIZER not in wanted.metadata.finalizers:
+        return
+    path = f"/metadata/finalizers/{wanted.metadata.finalizers.index(names.FINALIZER)}"
+    await context.cluster.patch(
+        wanted.kind,
+        wanted.namespace,
+        wanted.name,
+        [
+            {"op": "test", "path": "/metadata/uid", "value": wanted.uid},
+            {"op": "test", "path": path, "value": names.FINALIZER},
+            {"op": "remove", "path": path},
+        ],
+    )
+    context.metrics.writes.labels(wanted.kind.kind, "release").inc()
+
+
+def is_abandoned(wanted: AnyObject) -> bool:
+    """The documented escape: the annotation `commonplace.dev/abandon` with the object's own name."""
+    return wanted.metadata.annotations.get(names.ANNOTATION_ABANDON) == wanted.name

@@ -1,0 +1,1 @@
+"""Our API group as Python types. Pure."""

@@ -1,0 +1,29 @@
+"""
+Kubernetes quantities such as `5Gi`, `500M` or `1e3`, as whole numbers.
+
+Source: k8s.io/apimachinery/pkg/api/resource/quantity.go; fractions round up, as there.
+"""
+
+import re
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
+
+_FACTORS: Final[dict[str, Decimal]] = {
+    "": Decimal(1),
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate(["k", "M", "G", "T", "P", "E"], start=1)},
+    **{suffix: Decimal(1024) ** power for power, suffix in enumerate(["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"], start=1)},
+}
+_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]i?|Ki)?)")
+
+
+def parse_quantity(value: str | int) -> int:
+    """Whole units (bytes for storage) in `value`. Raises ValueError for what the API server would refuse."""
+    match = _QUANTITY.fullmatch(str(value).strip())
+    if match is None or (match.group(3) or "") not in _FACTORS:
+        raise ValueError(f"{value!r} is not a quantity such as 5Gi or 500M")
+    number, exponent, suffix = match.groups()
+    amount = Decimal(number + (exponent or "")) * _FACTORS[suffix or ""]
+    return int(amount.to_integral_value(rounding=ROUND_CEILING))

@@ -1,0 +1,121 @@
+"""Rows as the operator's versioned SQL functions take and give them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+KeyState = Literal["unpublished", "published", "grace"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """On whose behalf a function writes: installation and term fence, uid and generation identify."""
+
+    installation: str
+    term: int
+    uid: str
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectRow:
+    """A project as wanted; `id` is used only when the row is new."""
+
+    id: str
+    name: str
+    display_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamRow:
+    """A team as wanted; `id` is used only when the row is new. `policies` has the SQL function's keys."""
+
+    id: str
+    slug: str
+    name: str
+    policies: Mapping[str, str | int]
+    projects: tuple[ProjectRow, ...]
+    members: tuple[tuple[str, str], ...]
+    adopt: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTeam:
+    """A team as it stands after `put_team_v1`; projects by name."""
+
+    id: str
+    slug: str
+    outcome: str
+    projects: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What a key may do; changes without a new token. `project` is a name."""
+
+    project: str | None
+    actor: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRow:
+    """One live key of an ApiKey object as the database has it."""
+
+    id: str
+    team_id: str
+    revision: int
+    state: KeyState
+    token_hash: str
+    grant: Grant
+    rotation_mark: str | None = None
+    grace_until: datetime | None = None
+    published_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedKeys:
+    """The live keys of one ApiKey, by the database's clock `now`; `newest_revision` counts revoked ones too."""
+
+    newest_revision: int
+    now: datetime
+    keys: tuple[KeyRow, ...]
+
+    def in_state(self, state: KeyState) -> KeyRow | None:
+        """The one live key in that state."""
+        return next((key for key in self.keys if key.state == state), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewKey:
+    """The row of a token that nobody holds yet."""
+
+    id: str
+    revision: int
+    token_id: str | None
+    token_hash: str
+    name: str
+    grant: Grant
+    rotation_mark: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What `publish_key_v1` did: revisions now in grace and revoked before their grace ended."""
+
+    changed: bool
+    in_grace: int | None
+    revoked_early: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredQuota:
+    """What `put_quota_v1` answers; figures under the SQL function's names."""
+
+    outcome: str
+    effective: Mapping[str, str]
+    used: Mapping[str, int]
+    measured_at: datetime
