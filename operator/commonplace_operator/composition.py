@@ -156,6 +156,7 @@ class Operator:
             mint=self._mint,
             new_id=self._new_id,
             enqueue=self.queue.add,
+            enqueue_after=self.queue.add_after,
             installation=f"{system['metadata']['uid']}/{settings.operator_class}",
             term=current_term,
             mac_key=await self._mac_key(),

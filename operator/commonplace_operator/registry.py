@@ -60,6 +60,9 @@ def translated(error: Exception) -> errors.OperatorError:
         if state[:2] in _TRANSIENT_CLASSES:
             return errors.DatabaseUnavailable(f"{type(error).__name__} ({state})")
         return errors.DatabaseRefused(f"{type(error).__name__} ({state})")
+    if isinstance(error, ValueError):
+        # Not the parser's message: it repeats parts of the URI, the password maybe among them.
+        return errors.DatabaseRefused("the Secret's uri is not a PostgreSQL connection URI")
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
         return errors.DatabaseUnavailable(type(error).__name__)
     return errors.DatabaseRefused(type(error).__name__)
@@ -162,7 +165,7 @@ class PostgresRegistry:
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
                 return await connection.fetchval(statement, *arguments)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
             # `from None`: asyncpg's errors carry the statement's arguments in their context.
             raise translated(error) from None
 
@@ -348,10 +351,7 @@ class PostgresRegistries:
                     "statement_timeout": str(int(self._statement_timeout * 1000)),
                 },
             )
-        except (ValueError, asyncpg.ClientConfigurationError):
-            # Not the parser's message: it repeats the URI with its password.
-            raise errors.DatabaseRefused("the Secret's uri is not a PostgreSQL connection URI") from None
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
             raise translated(error) from None
 
     async def close(self) -> None:

@@ -111,8 +111,11 @@ class WorkQueue(Generic[K]):
         self.add(key)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Have `key` worked on in `seconds`; replaces an earlier such wish."""
+        """Have `key` worked on in `seconds`, or earlier when that was asked for before."""
+        known = self._due.get(key)
         due = _Due(asyncio.get_running_loop().time() + max(0.0, seconds), next(self._numbers), key)
+        if known is not None and known.at <= due.at:
+            return
         self._due[key] = due
         heapq.heappush(self._schedule, due)
         self._wake_timer.set()
@@ -200,7 +203,6 @@ class WorkQueue(Generic[K]):
                 self._failures.pop(key, None)
             self.add(key)
             return
-        self._forget_schedule(key)
         if result.retry:
             attempt = self._failures[key] = self._failures.get(key, 0) + 1
             self._metrics.retries.inc()

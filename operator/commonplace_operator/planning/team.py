@@ -27,6 +27,19 @@ def wanted_slug(team: MemoryTeam) -> str:
     return team.spec.slug or f"{team.namespace}.{team.name}"
 
 
+def slug_fault(team: MemoryTeam, runtime: MemoryRuntime) -> str | None:
+    """
+    Why this slug may not be asked for, None when it may.
+
+    `<namespace>.<name>` is what a team of that namespace is called by default, so it is kept for that namespace; the
+    platform's owner, who writes beside the runtime, may name teams freely.
+    """
+    slug = wanted_slug(team)
+    if "." not in slug or team.namespace == runtime.namespace or slug.startswith(f"{team.namespace}."):
+        return None
+    return f"spec.slug: {slug} has a dot, so it must begin with {team.namespace}. (the team's own namespace)"
+
+
 def may_adopt(team: MemoryTeam, runtime: MemoryRuntime) -> bool:
     """
     Whether the `adopt` annotation counts.

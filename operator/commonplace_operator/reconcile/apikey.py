@@ -1,7 +1,7 @@
 """An ApiKey: observe rows and Secret, plan purely, carry out in order, report."""
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from commonplace_operator import errors
 from commonplace_operator.children.secret import SecretFacts, key_secret
@@ -38,6 +38,8 @@ from commonplace_operator.resources import names
 from commonplace_operator.resources.objects import ApiKey
 from commonplace_operator.resources.reasons import EventReason, Reason
 from commonplace_runtime import contract
+
+COUNT_DELAY_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +97,19 @@ async def _issue(this: _Pass) -> Result:
     )
     await write_status(context, key, status)
     _tell(this, plan, keys_revision=status.get("revision"))
+    if plan.outcome == "issued":
+        _count_again(context, key)
     if plan.outcome == "conflict":
         return Result(retry=True)
     due = next_look(key, keys)
     resync = context.timings.resync_seconds
     return Result(requeue_after=resync if due is None else min(resync, due))
+
+
+def _count_again(context: Context, key: ApiKey) -> None:
+    """The team shows how many keys it has; a burst of them is counted once."""
+    team = Key(kind=names.TEAM, namespace=key.namespace, name=key.spec.team_ref.name)
+    context.enqueue_after(team, COUNT_DELAY_SECONDS)
 
 
 async def _observe(this: _Pass) -> KeyWorld:
@@ -221,6 +231,7 @@ async def release_api_key(context: Context, key: ApiKey) -> Result:
         async with context.registries.of(uri) as registry:
             await registry.revoke_keys(context.writer(key))
     await release_finalizer(context, key)
+    _count_again(context, key)
     return Result()
 
 

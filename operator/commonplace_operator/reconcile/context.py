@@ -43,9 +43,10 @@ class Context:
     """
     The world of the reconcilers: I/O, clock, chance, and who we are.
 
-    term: the leader's; 0 until there is an election. enqueue: have other objects looked at. namespaces: those
-    served, empty for all. known_uris: database of each MemoryRuntime met, so that rows can be released after the
-    runtime is gone.
+    term: the leader's; 0 until there is an election.
+    enqueue, enqueue_after: have other objects looked at, now or in so many seconds.
+    namespaces: those served, empty for all.
+    known_uris: database of each MemoryRuntime met, so that rows can be released after the runtime is gone.
     """
 
     cluster: Cluster
@@ -56,6 +57,7 @@ class Context:
     mint: Callable[[], Token]
     new_id: Callable[[], str]
     enqueue: Callable[[Key], None]
+    enqueue_after: Callable[[Key, float], None]
     installation: str
     term: Callable[[], int]
     mac_key: MacKey

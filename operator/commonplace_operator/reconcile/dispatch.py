@@ -71,6 +71,7 @@ async def reconcile(context: Context, key: Key) -> Result:
             raise
     outcome = "requeue" if result.retry else "requeue_after" if result.requeue_after is not None else "success"
     context.metrics.reconciles.labels(controller, outcome).inc()
+    _log.debug("reconciled", key=str(key), result=outcome)
     return result
 
 

@@ -1,5 +1,6 @@
 """A MemoryTeam: rows of team, projects, members and policies."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from commonplace_operator import errors
@@ -13,7 +14,7 @@ from commonplace_operator.planning.status import (
     ready,
     status_of,
 )
-from commonplace_operator.planning.team import ids_needed, may_adopt, team_row, wanted_slug
+from commonplace_operator.planning.team import ids_needed, may_adopt, slug_fault, team_row, wanted_slug
 from commonplace_operator.planning.unimplemented import unimplemented_in_team
 from commonplace_operator.reconcile.access import NotReady, accepting_runtime, database_uri, uri_for_release
 from commonplace_operator.reconcile.context import (
@@ -42,6 +43,8 @@ async def reconcile_team(context: Context, team: MemoryTeam) -> Result:
     uri = await database_uri(context, runtime)
     if isinstance(uri, NotReady):
         return await _not_ready(context, team, uri)
+    if fault := slug_fault(team, runtime):
+        return await _not_ready(context, team, NotReady(reason=Reason.INVALID_SPEC, message=fault))
     row = team_row(
         team, new_ids=tuple(context.new_id() for _ in range(ids_needed(team))), adopt=may_adopt(team, runtime)
     )
@@ -72,6 +75,7 @@ async def _report(context: Context, team: MemoryTeam, runtime: MemoryRuntime, st
         "slug": stored.slug,
         "endpoint": (runtime.spec.public_url or "").rstrip("/") or None,
         "projects": [{"name": name, "id": id_} for name, id_ in sorted(stored.projects.items())],
+        "keys": len(await context.list_naming(names.API_KEY, "spec.teamRef.name", team.name, team.namespace)),
     }
     conditions = (
         ready(Reason.PROVISIONED),
@@ -98,8 +102,14 @@ async def _write(
     status = status_of(team, conditions=conditions, now=context.clock(), fields=fields)
     if not await write_status(context, team, status):
         return False
-    await context.enqueue_dependents(_DEPENDENTS, "spec.teamRef.name", team.name, team.namespace)
+    is_ready = status["conditions"][0]["status"] == "True"
+    if is_ready != team.is_ready() or _seen_by_dependents(status) != _seen_by_dependents(team.raw_status):
+        await context.enqueue_dependents(_DEPENDENTS, "spec.teamRef.name", team.name, team.namespace)
     return True
+
+
+def _seen_by_dependents(status: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(status.get(field) for field in ("teamId", "endpoint", "projects"))
 
 
 async def release_team(context: Context, team: MemoryTeam) -> Result:

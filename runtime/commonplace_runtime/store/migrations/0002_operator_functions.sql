@@ -41,9 +41,10 @@ $$;
 -- Team row of one MemoryTeam, with its projects and members.
 -- p_team_id: id for a new row. p_projects: [{"id": uuid for a new row, "name", "displayName"?}], a missing
 -- name stays (its memories are data), p_members: [{"actor", "role"}] is the whole list.
--- p_policies: {"defaultVisibility"?, "generationMode"?, "windowSeconds"?, "eventRetentionSeconds"?}.
+-- p_policies: {"defaultVisibility"?, "generationMode"?, "windowSeconds"?, "eventRetentionSeconds"?, "namespace"?}.
 -- Returns {"teamId", "slug", "outcome": created|adopted|updated|unchanged, "projects": [{"name", "id"}]}.
--- CM003: the slug is another's. A row is taken over when it was detached in the same installation, or with p_adopt.
+-- CM003: the slug is another's. A row is taken over with p_adopt, or when it was detached in the same installation by a
+-- team of the same namespace: a tenant that names another's old slug must not get the other's memories.
 CREATE FUNCTION commonplace.put_team_v1(p_installation text, p_term bigint, p_generation bigint, p_owner_uid text,
     p_team_id uuid, p_slug text, p_name text, p_policies jsonb, p_projects jsonb, p_members jsonb, p_adopt boolean)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -51,19 +52,21 @@ DECLARE
     team commonplace.teams;
     before commonplace.teams;
     outcome text := 'updated';
+    origin jsonb := jsonb_strip_nulls(jsonb_build_object('namespace', p_policies ->> 'namespace'));
     touched bigint;
 BEGIN
     PERFORM commonplace.fence(p_installation, p_term);
     SELECT * INTO team FROM commonplace.teams WHERE owner_uid = p_owner_uid FOR UPDATE;
     IF NOT FOUND THEN
-        INSERT INTO commonplace.teams (id, slug, name, installation, owner_uid, generation, term)
-        VALUES (p_team_id, p_slug, p_name, p_installation, p_owner_uid, p_generation, p_term)
+        INSERT INTO commonplace.teams (id, slug, name, metadata, installation, owner_uid, generation, term)
+        VALUES (p_team_id, p_slug, p_name, origin, p_installation, p_owner_uid, p_generation, p_term)
         ON CONFLICT (slug) DO NOTHING RETURNING * INTO team;
         outcome := 'created';
     END IF;
     IF team.id IS NULL THEN
         SELECT * INTO team FROM commonplace.teams WHERE slug = p_slug FOR UPDATE;
-        IF NOT (p_adopt OR (team.detached_at IS NOT NULL AND team.installation IS NOT DISTINCT FROM p_installation)) THEN
+        IF NOT (p_adopt OR (team.detached_at IS NOT NULL AND team.installation IS NOT DISTINCT FROM p_installation
+                AND team.metadata @> origin AND origin <> '{}')) THEN
             RAISE EXCEPTION 'slug % belongs to team %', p_slug, team.id USING ERRCODE = 'CM003';
         END IF;
         outcome := 'adopted';
@@ -77,13 +80,14 @@ BEGIN
     team.generation_window_seconds := coalesce((p_policies ->> 'windowSeconds')::integer, 60);
     team.event_retention_seconds := (p_policies ->> 'eventRetentionSeconds')::bigint;
     team.detached_at := NULL;
+    team.metadata := team.metadata || origin;
     team.installation := p_installation;
     team.owner_uid := p_owner_uid;
     team.generation := p_generation;
     IF team IS DISTINCT FROM before THEN
         UPDATE commonplace.teams SET name = team.name, default_visibility = team.default_visibility,
             generation_mode = team.generation_mode, generation_window_seconds = team.generation_window_seconds,
-            event_retention_seconds = team.event_retention_seconds, detached_at = NULL, installation = p_installation,
+            event_retention_seconds = team.event_retention_seconds, metadata = team.metadata, detached_at = NULL, installation = p_installation,
             owner_uid = p_owner_uid, generation = p_generation, term = p_term, updated_at = now()
         WHERE id = team.id;
     ELSIF outcome = 'updated' THEN
