@@ -271,13 +271,18 @@ CREATE INDEX jobs_open ON commonplace.jobs (team_id, project_id, session_key, nu
     WHERE status IN ('queued', 'processing');
 CREATE INDEX jobs_of_project ON commonplace.jobs (team_id, project_id, number DESC);
 
+-- The parts of fooBar, foo_bar and path/to/file.ts as words of their own.
+CREATE FUNCTION commonplace.split_identifiers(words text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN regexp_replace(translate(words, '_./\:-@#', '         '), '([[:lower:][:digit:]])([[:upper:]])', '\1 \2', 'g');
+
 -- English stems of what a memory says; simple and temporary, behind the search service.
 -- Bounded, because a tsvector holds 1 MB at most and content may be larger.
 CREATE FUNCTION commonplace.memory_lexemes(title text, keywords text[], tags text[], content text) RETURNS tsvector
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN setweight(to_tsvector('pg_catalog.english', left(coalesce(title, ''), 2000)), 'A')
     || setweight(to_tsvector('pg_catalog.english', left(array_to_string(keywords || tags, ' '), 4000)), 'B')
-    || setweight(to_tsvector('pg_catalog.english', left(content, 60000)), 'C');
+    || setweight(to_tsvector('pg_catalog.english', left(content, 60000)), 'C')
+    || setweight(to_tsvector('pg_catalog.english', commonplace.split_identifiers(left(coalesce(title, '') || ' ' || content, 60000))), 'D');
 
 -- What claude-mem calls an observation and claude-memory-mcp calls a memory is one row here.
 CREATE TABLE commonplace.memories (

@@ -1,0 +1,72 @@
+"""
+Whether a request is admitted, from what was counted.
+
+A refusal is a value. Reading is never refused for tokens, nor is capture: tokens are spent by generating, which
+the worker stops at the cap, and a refused hook would lose its event for good.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from commonplace_runtime.domain.errors import QuotaExceeded, RateLimited
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinuteCount:
+    """One key in this minute; `requests` includes the present one."""
+
+    limit: int
+    requests: int
+    reset_epoch: int
+    seconds_left: int
+
+    @property
+    def remaining(self) -> int:
+        """Requests still allowed in this minute."""
+        return max(0, self.limit - self.requests)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonthCount:
+    """One team in this UTC month; `requests` excludes the present one. A cap of None: no such limit."""
+
+    requests: int
+    request_cap: int | None
+    tokens: int
+    token_cap: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What was counted; None where nothing is limited."""
+
+    minute: MinuteCount | None = None
+    month: MonthCount | None = None
+
+
+class Spending(Enum):
+    """What a route does to the token budget."""
+
+    NOTHING = "nothing"
+    """Reading, erasing, and capture."""
+    TOKENS = "tokens"
+    """Asks a model on the caller's behalf."""
+
+
+def refusal(usage: Usage, spending: Spending) -> RateLimited | QuotaExceeded | None:
+    """Why the request is refused, or None. The rate comes first, then requests, then tokens."""
+    minute, month = usage.minute, usage.month
+    if minute is not None and minute.requests > minute.limit:
+        message = f"Rate limit exceeded ({minute.limit} requests / 60s)"
+        return RateLimited(message, retry_after_seconds=max(1, minute.seconds_left))
+    if month is None:
+        return None
+    if month.request_cap is not None and month.requests >= month.request_cap:
+        return _over("request", month.requests, month.request_cap)
+    if spending is Spending.TOKENS and month.token_cap is not None and month.tokens >= month.token_cap:
+        return _over("tokens", month.tokens, month.token_cap)
+    return None
+
+
+def _over(kind: str, used: int, cap: int) -> QuotaExceeded:
+    return QuotaExceeded(f"Monthly {kind} quota reached ({cap})", used=used, cap=cap)

@@ -1,0 +1,97 @@
+"""
+What must never be stored, taken out of a JSON value: private parts go, secrets become `[redacted:<pattern>]`.
+
+Every string is cleaned, keys included, also inside strings that are JSON themselves. The result can be cleaned
+again without changing, and the time is linear in the size: a pattern either takes what it looked at, or cannot
+start again inside it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from commonplace_runtime.domain.models import Json
+from commonplace_runtime.domain.private_tags import strip_private
+from commonplace_runtime.domain.secret_patterns import is_placeholder, is_secret_field, replace_secrets
+
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_SPACE: Final = re.compile(r"\s")
+_NESTED_LEVELS: Final = 4
+"""How often JSON may stand inside a string inside JSON; each level doubles the escapes, so real ones stop at two."""
+_DEPTH: Final = 250
+_SHORTEST_JSON: Final = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redacted:
+    """A value that may be stored. `private_parts`: how many were cut out. `secrets`: replaced ones by pattern."""
+
+    value: Json
+    private_parts: int
+    secrets: Mapping[str, int]
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    private_parts: int = 0
+    secrets: dict[str, int] = field(default_factory=dict)
+
+
+def redact(value: Json) -> Redacted:
+    """`value` without private parts, secrets, and the characters that Postgres cannot hold. Never raises."""
+    tally = _Tally()
+    clean = _clean(value, tally, _NESTED_LEVELS, _DEPTH)
+    return Redacted(value=clean, private_parts=tally.private_parts, secrets=tally.secrets)
+
+
+def _clean(value: Json, tally: _Tally, levels: int, depth: int) -> Json:
+    if isinstance(value, str):
+        return _clean_text(value, tally, levels)
+    if depth <= 0:
+        return value if not isinstance(value, dict | list) else None
+    if isinstance(value, list):
+        return [_clean(item, tally, levels, depth - 1) for item in value]
+    if isinstance(value, dict):
+        return _clean_object(value, tally, levels, depth)
+    return value
+
+
+def _clean_object(value: dict[str, Json], tally: _Tally, levels: int, depth: int) -> dict[str, Json]:
+    clean: dict[str, Json] = {}
+    for key, item in value.items():
+        name = _clean_text(key, tally, 0)
+        # Two keys that differ only in what was taken out must not swallow each other's values.
+        free, copy = name, 2
+        while free in clean:
+            free, copy = f"{name}#{copy}", copy + 1
+        kept = _clean(item, tally, levels, depth - 1)
+        if isinstance(kept, str) and is_secret_field(key) and not is_placeholder(kept) and not _SPACE.search(kept):
+            tally.secrets["field"] = tally.secrets.get("field", 0) + 1
+            kept = "[redacted:field]"
+        clean[free] = kept
+    return clean
+
+
+def _clean_text(text: str, tally: _Tally, levels: int) -> str:
+    if not text.isascii() or "\x00" in text:
+        text = _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    if levels > 0 and len(text) >= _SHORTEST_JSON and text.lstrip()[:1] in ("{", "["):
+        text = _clean_nested(text, tally, levels)
+    text, parts = strip_private(text)
+    tally.private_parts += parts
+    return replace_secrets(text, tally.secrets)
+
+
+def _clean_nested(text: str, tally: _Tally, levels: int) -> str:
+    """A string that is a JSON object or list, cleaned inside; anything else, and what is clean, as it was."""
+    try:
+        inner: Json = json.loads(text)
+        before = (tally.private_parts, sum(tally.secrets.values()))
+        clean = _clean(inner, tally, levels - 1, _DEPTH)
+        if before == (tally.private_parts, sum(tally.secrets.values())) and clean == inner:
+            return text
+        return json.dumps(clean, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text

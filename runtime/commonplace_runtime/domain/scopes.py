@@ -1,0 +1,26 @@
+"""
+Which scopes open which family of routes.
+
+claude-mem's own installer issues hook keys with scopes that its own server never accepts; both vocabularies
+work here. Writing does not imply reading.
+"""
+
+from enum import Enum
+from typing import Final
+
+ADMIN: Final = frozenset({"*", "admin", "memories:admin"})
+"""Any of these additionally shows what only administrators may see."""
+
+
+class Access(Enum):
+    """A family of routes; the value holds the scopes of which any one opens it."""
+
+    EVENTS = frozenset({"memories:write", "events:write", "*"})
+    SESSIONS = frozenset({"memories:write", "sessions:write", "*"})
+    MEMORIES_WRITE = frozenset({"memories:write", "*"})
+    READ = frozenset({"memories:read", "observations:read", "*"})
+    JOBS = frozenset({"memories:read", "jobs:read", "*"})
+
+    def is_open_to(self, scopes: frozenset[str]) -> bool:
+        """Whether a key with these scopes may use the family."""
+        return not self.value.isdisjoint(scopes)

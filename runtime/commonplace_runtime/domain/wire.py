@@ -1,0 +1,139 @@
+"""The shapes that leave: rows as the store returns them, and what an answer adds."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Final, Literal, TypedDict
+
+from commonplace_runtime.domain.models import Json
+
+Transport = Literal["enqueued", "queued_only", "skipped"]
+RUNTIME: Final = "server-beta"
+"""The literal that claude-mem's clients look for; it stayed when their server was renamed."""
+
+FINISHED: Final = frozenset({"completed", "failed", "cancelled"})
+"""Statuses in which a job stays."""
+
+_BRIEF: Final = ("id", "status", "sourceType", "sourceId", "createdAtEpoch", "updatedAtEpoch")
+_LANES: Final = {"agent_event": ("event", "evt"), "session_summary": ("summary", "sum")}
+
+
+class NewEventRow(TypedDict):
+    """One event on its way into `ingest_v1`."""
+
+    id: str
+    jobId: str
+    project: str | None
+    serverSessionId: str | None
+    contentSessionId: str | None
+    platformGiven: bool
+    platformSource: str | None
+    sourceAdapter: str
+    sourceEventId: str | None
+    eventType: str
+    payload: Json
+    metadata: Json
+    occurredAt: int
+    digest: str
+    privateParts: int
+    redactedSecrets: int
+
+
+class EventRow(TypedDict):
+    """An event as it is stored and answered."""
+
+    id: str
+    projectId: str
+    teamId: str
+    serverSessionId: str | None
+    sourceAdapter: str
+    sourceEventId: str | None
+    eventType: str
+    platformSource: str | None
+    payload: Json
+    metadata: dict[str, Json]
+    privateParts: int
+    redactedSecrets: int
+    occurredAtEpoch: int
+    receivedAtEpoch: int
+    createdAtEpoch: int
+
+
+class JobRow(TypedDict):
+    """A job as it is stored."""
+
+    id: str
+    projectId: str
+    teamId: str
+    sourceType: str
+    sourceId: str
+    agentEventId: str | None
+    serverSessionId: str | None
+    jobType: str
+    status: str
+    attempts: int
+    maxAttempts: int
+    nextAttemptAtEpoch: int | None
+    completedAtEpoch: int | None
+    failedAtEpoch: int | None
+    cancelledAtEpoch: int | None
+    lastError: dict[str, Json] | None
+    createdAtEpoch: int
+    updatedAtEpoch: int
+
+
+class IngestedRow(TypedDict):
+    """What became of one event."""
+
+    event: EventRow
+    job: JobRow | None
+
+
+class ObservationRow(TypedDict):
+    """A memory as recall answers it; `score` is None where age and not words chose it."""
+
+    id: str
+    projectId: str
+    teamId: str
+    serverSessionId: str | None
+    kind: str
+    title: str | None
+    content: str
+    metadata: dict[str, Json]
+    sources: list[dict[str, str]]
+    score: float | None
+    createdAtEpoch: int
+    updatedAtEpoch: int
+
+
+def queue_id(job: JobRow) -> str:
+    """The job's name on the queue: a digest of its source, without a colon."""
+    kind, prefix = _LANES.get(job["sourceType"], ("event", "evt"))
+    named = {
+        "kind": kind,
+        "team_id": job["teamId"],
+        "project_id": job["projectId"],
+        "source_type": job["sourceType"],
+        "source_id": job["sourceId"],
+    }
+    return f"{prefix}_{hashlib.sha256(json.dumps(named, separators=(',', ':')).encode()).hexdigest()}"
+
+
+def brief_job(job: JobRow, transport: Transport) -> dict[str, Json]:
+    """A job in the answer to what caused it."""
+    return {**{name: job[name] for name in _BRIEF}, "bullmqJobId": queue_id(job), "transport": transport}
+
+
+def awaited_job(job: JobRow, transport: Transport) -> dict[str, Json]:
+    """A job in the answer to a caller who waited for it."""
+    return {**brief_job(job, transport), "attempts": job["attempts"], "maxAttempts": job["maxAttempts"]}
+
+
+def full_job(job: JobRow) -> dict[str, Json]:
+    """A job asked for by its id."""
+    return {**job, "bullmqJobId": queue_id(job)}  # type: ignore[dict-item]
+
+
+def context_of(observations: Sequence[ObservationRow]) -> str:
+    """The contents as one text, best first, a blank line between them."""
+    return "\n\n".join(observation["content"] for observation in observations if observation["content"])

@@ -1,0 +1,129 @@
+"""The HTTP application: every route in one list, one lifespan, one table of faults."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from commonplace_runtime import contract
+from commonplace_runtime.domain.errors import DomainError
+from commonplace_runtime.entrypoints.http import connect, events, health, jobs, recall
+from commonplace_runtime.entrypoints.http.envelope import Envelope
+from commonplace_runtime.entrypoints.http.errors import HttpFault, answer_for, json_response
+from commonplace_runtime.entrypoints.http.state import ApiState
+from commonplace_runtime.entrypoints.mcp import RecallServer
+from commonplace_runtime.services.doorbell import Doorbell, NoDoorbell
+from commonplace_runtime.services.jobs import JobNotices
+from commonplace_runtime.settings import Settings
+from commonplace_runtime.store.job_views import listening
+from commonplace_runtime.store.pool import Pool, open_pool_patiently
+
+_ROUTES: Final[tuple[tuple[str, str, Any], ...]] = (
+    ("POST", "/v1/events", events.post_event),
+    ("POST", "/v1/events/batch", events.post_events),
+    ("GET", "/v1/events/{event_id}", events.get_event),
+    ("GET", "/v1/jobs/{job_id}", jobs.get_job),
+    ("POST", "/v1/search", recall.post_search),
+    ("POST", "/v1/context", recall.post_context),
+    ("GET", "/v1/connect", connect.get_connect),
+    ("GET", "/v1/info", health.get_info),
+    ("GET", contract.HEALTH_PATH, health.get_healthz),
+    ("GET", "/api/health", health.get_health),
+    ("GET", contract.READINESS_PATH, health.get_readiness),
+)
+
+
+def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbell | None = None) -> FastAPI:
+    """
+    The application. Its lifespan opens the pool (unless one is given: then its owner closes it), listens for ended
+    jobs and runs the MCP session manager; a server must run the lifespan.
+
+    settings.database_url must be set: the pool and the listening connection dial it. doorbell: None where no Redis
+    is configured.
+    """
+    if settings.database_url is None:
+        raise ValueError("create_app needs settings.database_url")
+    state = ApiState(
+        settings=settings,
+        doorbell=doorbell or NoDoorbell(),
+        has_doorbell=doorbell is not None,
+        notices=JobNotices(_listening(settings)),
+        given_pool=pool,
+    )
+    mcp = RecallServer(state)
+    app = FastAPI(
+        title="Commonplace",
+        version=contract.VERSION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(state, mcp),
+        exception_handlers={DomainError: _on_fault, HttpFault: _on_fault, HTTPException: _on_http_exception},
+    )
+    app.state.api = state
+    for method, path, handler in _ROUTES:
+        app.add_api_route(path, handler, methods=[method], response_model=None)
+    app.router.routes.append(Route(contract.MCP_PATH, endpoint=mcp, include_in_schema=False))
+    for route in app.router.routes:
+        _relax(route)
+    app.add_middleware(Envelope)
+    return app
+
+
+def _relax(route: Any) -> None:
+    """Letter case and a trailing slash do not matter in a path; what stands for an id keeps its case."""
+    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + "/?$", re.IGNORECASE)
+
+
+def _listening(settings: Settings) -> Any:
+    url = "" if settings.database_url is None else settings.database_url.get_secret_value()
+    return lambda heard: listening(url, heard, connect_timeout=settings.database_connect_timeout_seconds)
+
+
+def _lifespan(state: ApiState, mcp: RecallServer) -> Any:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if state.given_pool is None:
+                state.given_pool = await stack.enter_async_context(await open_api_pool(state.settings))
+            await stack.enter_async_context(state.notices.running())
+            await stack.enter_async_context(mcp.running())
+            yield
+
+    return lifespan
+
+
+async def open_api_pool(settings: Settings) -> Pool:
+    """The api's connections; waits for Postgres as long as the settings allow. Raises Unavailable."""
+    if settings.database_url is None:
+        raise ValueError("the api needs settings.database_url")
+    return await open_pool_patiently(
+        settings.database_url.get_secret_value(),
+        patience=settings.startup_timeout_seconds,
+        size=settings.database_pool_size,
+        connect_timeout=settings.database_connect_timeout_seconds,
+        statement_timeout=settings.database_statement_timeout_seconds,
+        application="commonplace-api",
+    )
+
+
+async def _on_fault(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, DomainError | HttpFault):
+        raise error
+    return answer_for(error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """Unknown routes, and known ones under another method, which the wire does not tell apart."""
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        message = f"Cannot {request.method} {request.url.path}"
+        return json_response({"error": "NotFound", "message": message}, 404)
+    status = error.status_code if isinstance(error, HTTPException) else 400
+    return json_response({"error": "BadRequest", "message": "the request could not be read"}, status)

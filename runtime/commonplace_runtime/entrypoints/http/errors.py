@@ -1,0 +1,75 @@
+"""The one table from fault to HTTP answer, shared by REST and the door in front of MCP."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.responses import Response
+
+from commonplace_runtime.domain.errors import (
+    Conflict,
+    DomainError,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    NotPermitted,
+    QuotaExceeded,
+    RateLimited,
+    Unavailable,
+)
+from commonplace_runtime.domain.validation import InvalidFields, ProjectMissing, wrong_type
+
+UNAVAILABLE_RETRY_SECONDS: Final = 2
+_MEDIA_TYPE: Final = "application/json; charset=utf-8"
+
+_TABLE: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
+    (InvalidFields, 400, "ValidationError"),
+    (ProjectMissing, 400, "ValidationError"),
+    (InvalidInput, 400, "BadRequest"),
+    (NotAuthenticated, 401, "Unauthorized"),
+    (QuotaExceeded, 402, "quota_exceeded"),
+    (NotPermitted, 403, "Forbidden"),
+    (NotFound, 404, "NotFound"),
+    (Conflict, 409, "Conflict"),
+    (RateLimited, 429, "rate_limited"),
+    (Unavailable, 503, "ServiceUnavailable"),
+)
+
+
+class HttpFault(Exception):
+    """A request that is wrong as HTTP, before it means anything: a body that is no JSON, or too large."""
+
+    def __init__(self, status: int, error: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = error
+        self.message = message
+
+
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`body` as JSON; bodies come from the store or from ourselves, so they always encode."""
+    return Response(orjson.dumps(body), status_code=status, headers=dict(headers or {}), media_type=_MEDIA_TYPE)
+
+
+def answer_for(error: DomainError | HttpFault) -> Response:
+    """What the caller is told about `error`."""
+    if isinstance(error, HttpFault):
+        return json_response({"error": error.error, "message": error.message}, error.status)
+    status, name = next(
+        ((status, name) for kind, status, name in _TABLE if isinstance(error, kind)), (500, "InternalError")
+    )
+    body: dict[str, Any] = {"error": name, "message": error.message}
+    headers: dict[str, str] = {}
+    if isinstance(error, InvalidFields):
+        body = {"error": name, "issues": error.issues}
+    elif isinstance(error, ProjectMissing):
+        body = {"error": name, "issues": [wrong_type(("projectId",), "string", "undefined")]}
+    elif isinstance(error, QuotaExceeded):
+        body |= {"used": error.used, "cap": error.cap}
+    elif isinstance(error, RateLimited):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    elif isinstance(error, Unavailable):
+        # The cause may name hosts and users: it is for our log, which has it.
+        body["message"] = "The memory store does not answer right now; try again."
+        headers["Retry-After"] = str(UNAVAILABLE_RETRY_SECONDS)
+    return json_response(body, status, headers)

@@ -1,0 +1,82 @@
+"""Probes and what they say. None needs a key; none tells more than whether we work."""
+
+import os
+import sys
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from commonplace_runtime import contract
+from commonplace_runtime.domain.wire import RUNTIME
+from commonplace_runtime.entrypoints.http.errors import json_response
+from commonplace_runtime.entrypoints.http.state import ApiState, state_of
+from commonplace_runtime.services.readiness import readiness
+
+
+async def get_healthz(_request: Request) -> Response:
+    """The process is alive. It asks nobody: a database that is away is no reason to restart us."""
+    return json_response({"status": "ok", "runtime": RUNTIME})
+
+
+async def get_readiness(request: Request) -> Response:
+    """Whether requests can be served: the database answers and its schema is new enough."""
+    found = await readiness(state_of(request).pool)
+    if found.problem is None:
+        return json_response({"status": "ready", "mcpReady": True})
+    return json_response({"status": "initializing", "message": found.problem}, 503)
+
+
+async def get_health(request: Request) -> Response:
+    """The same for people and for claude-mem's client, with what we are."""
+    state = state_of(request)
+    found = await readiness(state.pool)
+    body: dict[str, Any] = {
+        "status": "ok" if found.problem is None else "degraded",
+        "runtime": RUNTIME,
+        "implementation": "commonplace",
+        "version": contract.VERSION,
+        "workerPath": "",
+        "uptime": round((state.now() - state.started_at).total_seconds(), 3),
+        "managed": False,
+        "hasIpc": False,
+        "platform": sys.platform,
+        "pid": os.getpid(),
+        "initialized": found.problem is None,
+        "mcpReady": True,
+        "ai": {"provider": "disabled", "authMethod": "api-key", "lastInteraction": None},
+        "dependencies": {
+            "degraded": found.problem is not None,
+            "statuses": {"postgres": found.problem or "ok"},
+        },
+        "rateLimits": {},
+    }
+    return json_response(body, 200 if found.problem is None else 503)
+
+
+async def get_info(request: Request) -> Response:
+    """What this server is."""
+    state = state_of(request)
+    found = await readiness(state.pool)
+    return json_response(
+        {
+            "name": "commonplace",
+            "version": contract.VERSION,
+            "runtime": RUNTIME,
+            "authMode": "api-key",
+            "postgres": {"initialized": found.problem is None, "schemaVersion": found.schema},
+            "boundaries": {"queueManager": _queue(state), "generationWorkerManager": _generation()},
+            "queueLanes": [],
+        }
+    )
+
+
+def _queue(state: ApiState) -> dict[str, Any]:
+    if state.has_doorbell:
+        details = {"engine": "bullmq", "implementation": "taskiq+postgres", "mode": "external"}
+        return {"status": "active", "reason": "jobs are rows in Postgres, Redis wakes the workers", "details": details}
+    return {"status": "disabled", "reason": "no Redis is configured: workers find their jobs by polling Postgres"}
+
+
+def _generation() -> dict[str, Any]:
+    return {"status": "disabled", "reason": "memories are made by worker processes, not by the api"}

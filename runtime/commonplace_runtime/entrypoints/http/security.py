@@ -1,0 +1,61 @@
+"""Who calls: the key out of the headers, and the gate that every route but the probes stands behind."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from starlette.requests import HTTPConnection, Request
+
+from commonplace_runtime.domain.models import Principal
+from commonplace_runtime.domain.quotas import MinuteCount, Spending
+from commonplace_runtime.domain.scopes import Access
+from commonplace_runtime.entrypoints.http.state import ApiState, state_of
+from commonplace_runtime.services.authenticate import authenticate
+
+_BEARER: Final = re.compile(r"bearer\s+(.+)", re.IGNORECASE | re.DOTALL)
+MAX_TOKEN_LENGTH: Final = 4096
+
+
+def presented_token(headers: Mapping[str, str]) -> str | None:
+    """The key: `Authorization: Bearer …` if that names one, else `X-Api-Key`; None when there is none."""
+    match = _BEARER.fullmatch(headers.get("authorization", "").strip())
+    token = (match[1].strip() if match else "") or headers.get("x-api-key", "").strip()
+    return token[:MAX_TOKEN_LENGTH] or None
+
+
+def rate_headers(minute: MinuteCount) -> dict[str, str]:
+    """How much of the rate is left, in the peer's headers and in those of the IETF draft."""
+    return {
+        "X-RateLimit-Limit": str(minute.limit),
+        "X-RateLimit-Remaining": str(minute.remaining),
+        "X-RateLimit-Reset": str(minute.reset_epoch),
+        "RateLimit-Limit": str(minute.limit),
+        "RateLimit-Remaining": str(minute.remaining),
+        "RateLimit-Reset": str(minute.seconds_left),
+    }
+
+
+async def admit(
+    state: ApiState, connection: HTTPConnection, access: Access, spending: Spending = Spending.NOTHING
+) -> Principal:
+    """
+    The caller, authenticated and within its limits. Leaves principal and rate headers on the connection's state.
+
+    Raises NotAuthenticated, NotPermitted, RateLimited, QuotaExceeded, Unavailable.
+    """
+    admission = await authenticate(state.pool, presented_token(connection.headers), access, spending)
+    connection.state.principal = admission.principal
+    if admission.minute is not None:
+        connection.state.extra_headers = rate_headers(admission.minute)
+    if admission.refusal is not None:
+        raise admission.refusal
+    return admission.principal
+
+
+def needs(access: Access, spending: Spending = Spending.NOTHING) -> Callable[[Request], Awaitable[Principal]]:
+    """A FastAPI dependency: the caller, who may use `access`. It runs before the body is looked at."""
+
+    async def gate(request: Request) -> Principal:
+        return await admit(state_of(request), request, access, spending)
+
+    return gate

@@ -1,0 +1,110 @@
+"""Runs the api under uvicorn until SIGTERM, and lets requests in flight finish."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import structlog
+import uvicorn
+
+from commonplace_runtime.entrypoints.doorbell import TaskiqDoorbell
+from commonplace_runtime.entrypoints.http.app import create_app, open_api_pool
+from commonplace_runtime.services.doorbell import Doorbell
+from commonplace_runtime.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+GRACE_SECONDS = 35
+"""Longer than `wait=true` holds an answer back."""
+
+
+class _Server(uvicorn.Server):
+    """
+    uvicorn that says when it answers, and without its signal handling, which would end the process before we
+    closed what we opened.
+    """
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve_api(
+    settings: Settings, *, doorbell: Doorbell | None = None, on_listening: Callable[[int], None] | None = None
+) -> None:
+    """
+    Serve until SIGTERM or SIGINT; a second signal ends at once. Call it in a uvloop loop, in the main thread.
+
+    settings.port 0 takes a free port; `on_listening` gets the port once requests are answered. doorbell: None takes
+    the one that settings.redis_url asks for.
+    Raises Unavailable when Postgres stays away for `startup_timeout_seconds`, OSError when the port is taken.
+    """
+    listener = _listener(settings.host, settings.port)
+    with contextlib.closing(listener):
+        port = int(listener.getsockname()[1])
+        async with await open_api_pool(settings) as pool, _doorbell(settings, doorbell) as bell:
+            server = _Server(
+                uvicorn.Config(
+                    create_app(settings, pool=pool, doorbell=bell),
+                    http="httptools",
+                    lifespan="on",
+                    access_log=False,
+                    log_config=None,
+                    server_header=False,
+                    timeout_graceful_shutdown=GRACE_SECONDS,
+                ),
+                lambda: _announce(settings.host, port, on_listening),
+            )
+            with _ended_by_signals(server):
+                await server.serve(sockets=[listener])
+
+
+@contextlib.asynccontextmanager
+async def _doorbell(settings: Settings, given: Doorbell | None) -> AsyncIterator[Doorbell | None]:
+    if given is not None or settings.redis_url is None:
+        yield given
+        return
+    bell = TaskiqDoorbell(settings.redis_url.get_secret_value())
+    try:
+        yield bell
+    finally:
+        await bell.aclose()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _announce(host: str, port: int, on_listening: Callable[[int], None] | None) -> None:
+    log.info("api_listening", host=host, port=port)
+    if on_listening is not None:
+        on_listening(port)
+
+
+@contextlib.contextmanager
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

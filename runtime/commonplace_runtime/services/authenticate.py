@@ -1,0 +1,39 @@
+"""Who is calling, and whether they may do it now."""
+
+from dataclasses import dataclass
+
+from commonplace_runtime import contract
+from commonplace_runtime.domain.errors import NotAuthenticated, NotPermitted, QuotaExceeded, RateLimited
+from commonplace_runtime.domain.models import Principal
+from commonplace_runtime.domain.quotas import MinuteCount, Spending, refusal
+from commonplace_runtime.domain.scopes import Access
+from commonplace_runtime.store import principals
+from commonplace_runtime.store.pool import Pool
+
+NO_KEY = "Missing API key (Authorization: Bearer <key> or X-Api-Key: <key>)"
+REFUSED = "Invalid API key or insufficient scope"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """An admitted caller, or why not. `minute`: what to tell about the rate, None where it is not limited."""
+
+    principal: Principal
+    minute: MinuteCount | None
+    refusal: RateLimited | QuotaExceeded | None
+
+
+async def authenticate(pool: Pool, token: str | None, access: Access, spending: Spending) -> Admission:
+    """
+    The holder of `token`, if it opens `access`; the request is counted on the way.
+
+    Raises NotAuthenticated without a token, NotPermitted for one that is unknown, revoked, expired or too narrow
+    (the four look alike), Unavailable when the database is away. A used-up limit is part of the answer.
+    """
+    if not token:
+        raise NotAuthenticated(NO_KEY)
+    found = await principals.authenticate(pool, contract.hash_token(token))
+    if found is None or not access.is_open_to(found[0].scopes):
+        raise NotPermitted(REFUSED)
+    principal, usage = found
+    return Admission(principal=principal, minute=usage.minute, refusal=refusal(usage, spending))

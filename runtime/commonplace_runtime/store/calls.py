@@ -1,0 +1,36 @@
+"""How a hot path calls the database: one statement, one value, bounded waiting, faults sorted by who must act."""
+
+from typing import Any, Final
+
+import asyncpg
+
+from commonplace_runtime.domain.errors import InvalidInput, NotPermitted
+from commonplace_runtime.domain.validation import ProjectMissing
+from commonplace_runtime.store.pool import Pool, faults_as_unavailable
+
+ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
+"""How long a request waits for a free connection before it is told to come back."""
+
+_NOT_PERMITTED: Final = "CM100"
+_PROJECT_MISSING: Final = "CM101"
+_UNSTORABLE: Final = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+
+
+async def fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
+    """
+    The first column of the first row.
+
+    Raises Unavailable for what time heals, NotPermitted and InvalidInput for what `0003_api_functions.sql` raises
+    as CM1xx and for values that Postgres cannot hold.
+    """
+    async with faults_as_unavailable(), pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+        try:
+            return await connection.fetchval(statement, *arguments)
+        except _UNSTORABLE as error:
+            raise InvalidInput(f"this cannot be stored: {error}") from error
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == _NOT_PERMITTED:
+                raise NotPermitted(str(error)) from error
+            if error.sqlstate == _PROJECT_MISSING:
+                raise ProjectMissing(int(getattr(error, "detail", None) or 0)) from error
+            raise

@@ -1,0 +1,47 @@
+"""Captured events: stored with their jobs in one transaction, and read one at a time."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from commonplace_runtime.domain.models import Principal, TeamId
+from commonplace_runtime.domain.wire import EventRow, IngestedRow, NewEventRow
+from commonplace_runtime.store.calls import fetch_value
+from commonplace_runtime.store.pool import Pool
+from commonplace_runtime.store.sql import statements
+
+_SQL = statements("events")
+
+
+async def ingest(
+    pool: Pool,
+    principal: Principal,
+    *,
+    request_id: str,
+    generate: bool,
+    is_batch: bool,
+    events: Sequence[NewEventRow],
+) -> list[IngestedRow]:
+    """
+    Store all of `events` or none, in one transaction with jobs, group marks and audit; answers in their order.
+
+    Raises NotPermitted for a project or session out of the key's reach, InvalidInput where no project was named
+    and none can be assumed.
+    """
+    answer = await fetch_value(
+        pool,
+        _SQL["ingest"],
+        principal.team_id,
+        principal.key_id,
+        principal.project_id,
+        principal.actor,
+        request_id,
+        generate,
+        is_batch,
+        list(events),
+    )
+    return cast("list[IngestedRow]", answer)
+
+
+async def get(pool: Pool, team_id: TeamId, event_id: str) -> EventRow | None:
+    """One event of the team, or None."""
+    return cast("EventRow | None", await fetch_value(pool, _SQL["get"], team_id, event_id))
