@@ -46,6 +46,7 @@ class Story:
     ready_seconds: float = 60
     jobs_seconds: float = 60
     refuse_seconds: float = 20
+    http: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=30))
     secret: dict[str, str] = field(default_factory=dict)
     token: str = ""
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -166,7 +167,7 @@ class Story:
                 if len(shared) > 2:
                     raise CheckFailed(f"the question shares {len(shared)} words with the fact: {sorted(shared)}")
                 row.seen = f"rank {found.index(hit) + 1} of {len(found)}, shared words: {', '.join(sorted(shared))}"
-            self.report.say(f"-> {hit['title']}\n   {hit['content'][:200]}")
+            self.report.say(f"-> {hit['content'][:300]}")
             with self.report.check(SOURCE) as row:
                 sources = [source["sourceId"] for source in hit["sources"]]
                 if self.planted_id not in sources:
@@ -256,16 +257,14 @@ class Story:
                 raise CheckFailed(f"{', '.join(left)} stayed")
             row.seen = "objects, Secret and finalizers are gone"
 
-    def call(self, method: str, path: str, body: Any = None) -> httpx2.Response:
-        """One request with the key from the Secret."""
-        return httpx2.request(
-            method, self.stack.api_url + path, json=body, headers={"Authorization": f"Bearer {self.token}"}, timeout=30
-        )
+    def call(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> httpx2.Response:
+        """One request with the key from the Secret, or with `token`."""
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        return self.http.request(method, self.stack.api_url + path, json=body, headers=headers)
 
     def status_with(self, token: str) -> int:
         """The status that `/v1/connect` answers to this token."""
-        headers = {"Authorization": f"Bearer {token}"}
-        return httpx2.get(self.stack.api_url + "/v1/connect", headers=headers, timeout=30).status_code
+        return self.call("GET", "/v1/connect", token=token).status_code
 
     def _await(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         deadline = time.monotonic() + seconds

