@@ -10,30 +10,36 @@ from kubernetes.aio import client as kubernetes_client
 
 from commonplace_operator import errors
 from commonplace_operator.cluster import KubernetesCluster, load_configuration, open_session
-from commonplace_operator.composition import build
-from commonplace_operator.handlers.watch import KOPF_CONNECTIONS
+from commonplace_operator.composition import Operator, build
+from commonplace_operator.handlers.watch import kopf_connections
 from commonplace_operator.observability import configure_logging
 from commonplace_operator.registry import PostgresRegistries
 from commonplace_operator.settings import Settings, SettingsError
 
 
 async def run(settings: Settings, configuration: kubernetes_client.Configuration) -> None:
-    """Serve until told to stop."""
+    """Serve until told to stop, over the real adapters."""
     cluster = KubernetesCluster(configuration, timeout=settings.cluster_timeout_seconds)
     registries = PostgresRegistries(
         connect_timeout=settings.database_connect_timeout_seconds,
         statement_timeout=settings.database_statement_timeout_seconds,
     )
-    operator = build(settings, cluster=cluster, registries=registries)
+    try:
+        await serve(build(settings, cluster=cluster, registries=registries), settings, configuration)
+    finally:
+        await cluster.close()
+
+
+async def serve(operator: Operator, settings: Settings, configuration: kubernetes_client.Configuration) -> None:
+    """Run an operator that was put together, watching with the credentials of `configuration`."""
+
+    connections = kopf_connections(settings.watch_namespaces)
 
     async def session() -> aiohttp.ClientSession:
         # Read anew on each log-in: a service account's token on disk is replaced while we run.
-        return await open_session(await load_configuration(), connections=KOPF_CONNECTIONS)
+        return await open_session(await load_configuration(), connections=connections)
 
-    try:
-        await operator.run(server=configuration.host, open_session=session)
-    finally:
-        await cluster.close()
+    await operator.run(server=configuration.host, open_session=session)
 
 
 async def main() -> int:

@@ -16,9 +16,15 @@ from commonplace_operator.reconcile.context import Key
 from commonplace_operator.resources import names
 
 KOPF_CONNECTIONS: Final = 32
+_STREAMS_PER_NAMESPACE: Final = len(names.OURS) + 1
 _UNUSED_FINALIZER: Final = f"{names.GROUP}/kopf-never-uses-this"
 
 Offer = Callable[[Key], Awaitable[None]]
+
+
+def kopf_connections(namespaces: tuple[str, ...]) -> int:
+    """How many connections kopf may hold: 32, or what its watch streams need where many namespaces are named."""
+    return max(KOPF_CONNECTIONS, _STREAMS_PER_NAMESPACE * len(namespaces) + 8)
 
 
 class _Patience:

@@ -37,7 +37,7 @@ def operator(
 
 @pytest.fixture
 async def world(control_plane: ControlPlane, namespace: str, database: Database) -> AsyncIterator[World]:
-    sql = await asyncpg.connect(database.superuser_url)
+    sql = await asyncpg.create_pool(database.superuser_url, min_size=1, max_size=4)
     with control_plane.api() as api:
         yield World(api=api, namespace=namespace, database=database, sql=sql)
         for kind in ("ApiKey", "Quota", "MemoryTeam", "MemoryRuntime"):

@@ -98,7 +98,7 @@ class World:
     api: ApiClient
     namespace: str
     database: Database
-    sql: "asyncpg.Connection[asyncpg.Record]"
+    sql: "asyncpg.Pool[asyncpg.Record]"
     seen_tokens: set[str] = field(default_factory=set)
 
     def path(self, kind: str, name: str = "", namespace: str | None = None) -> str:
