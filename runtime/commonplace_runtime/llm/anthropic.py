@@ -104,6 +104,9 @@ class AnthropicGenerator:
         return self._generated(message, events=len(batch.events))
 
     def _generated(self, message: Message, *, events: int) -> Generated:
+        # The SDK does not validate: a proxy's page arrives as text, a gateway's half message with holes.
+        if not isinstance(message, Message) or not isinstance(message.content, list) or message.usage is None:
+            raise GenerationFailed(self._failure("invalid_output", "the provider's answer is not a message"))
         usage = message.usage
         # What is billed as input is the sum of the three.
         tokens_in = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)

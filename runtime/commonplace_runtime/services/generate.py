@@ -62,10 +62,17 @@ class Terms:
         return math.ceil(self.lease_seconds)
 
 
-async def run_group(pool: Pool, generator: Generator, terms: Terms) -> Outcome:
+def _nothing() -> None:
+    """What follows a claim unless told otherwise."""
+
+
+async def run_group(
+    pool: Pool, generator: Generator, terms: Terms, *, on_claim: Callable[[], None] = _nothing
+) -> Outcome:
     """
     Claim one session and see it through. Cancelling hands the jobs back, their attempt uncounted.
 
+    on_claim: called when there was something to claim, before the work.
     Raises Unavailable when Postgres is away before anything was claimed.
     """
     claim = await store.claim(
@@ -73,6 +80,7 @@ async def run_group(pool: Pool, generator: Generator, terms: Terms) -> Outcome:
     )
     if claim is None:
         return Outcome(kind="idle")
+    on_claim()
     if claim.expired:
         JOBS.labels("failed").inc(claim.expired)
         log.warning("jobs_given_up", classification="lease_expired", jobs=claim.expired)

@@ -1,0 +1,254 @@
+"""
+The worker process: claims due sessions while it has room, sleeps until the doorbell rings or a poll is due.
+
+A ring wakes one claim loop; a loop that found something wakes the next before it sets to work. So an idle worker
+costs one empty claim a poll, whatever its concurrency, and a burst fills it within a few round trips.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from commonplace_runtime import contract
+from commonplace_runtime.domain.errors import Unavailable
+from commonplace_runtime.domain.redaction import redact
+from commonplace_runtime.entrypoints import doorbell
+from commonplace_runtime.llm.extractive import ExtractiveGenerator
+from commonplace_runtime.llm.ports import Generator
+from commonplace_runtime.services.generate import Outcome, Terms, run_group
+from commonplace_runtime.services.housekeeping import keep_house
+from commonplace_runtime.services.readiness import readiness
+from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings
+from commonplace_runtime.store.pool import Pool, open_pool_patiently
+
+log = structlog.get_logger(__name__)
+
+HOUSEKEEPING_SECONDS: Final = 60.0
+DATABASE_AWAY_SECONDS: Final = 0.5
+DATABASE_AWAY_LONGEST_SECONDS: Final = 5.0
+CANCEL_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 2.0
+SCHEMA_POLL_SECONDS: Final = 1.0
+
+
+class Bell:
+    """Wakes one waiting claim loop a ring; one ring is kept while all are busy; `close` wakes all for ever."""
+
+    def __init__(self) -> None:
+        self._rings: asyncio.Queue[bool] = asyncio.Queue(maxsize=1)
+
+    def ring(self) -> None:
+        """Wake one loop, now or when it next waits."""
+        if not self._rings.full():
+            self._rings.put_nowait(True)
+
+    async def ring_when_free(self) -> None:
+        """Wake one loop; waits while a ring is kept already."""
+        await self._rings.put(True)
+
+    def close(self) -> None:
+        """No loop waits any more."""
+        if self._rings.full():
+            self._rings.get_nowait()
+        self._rings.put_nowait(False)
+
+    async def wait(self) -> None:
+        """Until it rings or is closed."""
+        if not await self._rings.get():
+            # The closing ring is passed on to the next loop.
+            self._rings.put_nowait(False)
+
+
+class Worker:
+    """The claim loops of one process and what they share."""
+
+    def __init__(self, pool: Pool, generator: Generator, terms: Terms, settings: Settings, stop: asyncio.Event) -> None:
+        self._pool = pool
+        self._generator = generator
+        self._terms = terms
+        self._settings = settings
+        self._stop = stop
+        self._bell = Bell()
+        self._paused_until = 0.0
+
+    async def run(self) -> None:
+        """Until `stop` is set and every loop has ended or handed its jobs back."""
+        async with asyncio.TaskGroup() as tasks:
+            loops = [tasks.create_task(self._claim_loop()) for _ in range(self._settings.worker_concurrency)]
+            helpers = [tasks.create_task(self._poll()), tasks.create_task(self._keep_house())]
+            if self._settings.redis_url is not None:
+                url = self._settings.redis_url.get_secret_value()
+                helpers.append(tasks.create_task(doorbell.listen(url, self._bell.ring_when_free)))
+            await self._stop.wait()
+            log.info("worker_stopping", grace_seconds=self._settings.worker_grace_seconds)
+            for helper in helpers:
+                helper.cancel()
+            self._bell.close()
+            _, late = await asyncio.wait(loops, timeout=self._settings.worker_grace_seconds)
+            for loop in late:
+                loop.cancel()
+            if late:
+                await asyncio.wait(late, timeout=CANCEL_SECONDS)
+
+    async def _claim_loop(self) -> None:
+        delay = DATABASE_AWAY_SECONDS
+        while not self._stop.is_set():
+            if (pause := self._paused_until - monotonic()) > 0:
+                await self._sleep(pause)
+                continue
+            try:
+                outcome = await run_group(self._pool, self._generator, self._terms, on_claim=self._bell.ring)
+            except Unavailable as error:
+                log.warning("database_unreachable", reason=error.message, retry_in_seconds=delay)
+            except Exception:
+                # One session that we cannot handle must not end the others; its lease runs out by itself.
+                log.exception("turn_broke")
+            else:
+                delay = DATABASE_AWAY_SECONDS
+                self._note_pause(outcome)
+                if outcome.kind == "idle":
+                    await self._bell.wait()
+                continue
+            await self._sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the loops
+            delay = min(delay * 2, DATABASE_AWAY_LONGEST_SECONDS)
+
+    def _note_pause(self, outcome: Outcome) -> None:
+        """The provider that refused one session now would refuse the others just the same."""
+        if outcome.pause_seconds > 0:
+            self._paused_until = max(self._paused_until, monotonic() + outcome.pause_seconds)
+            log.warning("provider_paused", provider=self._generator.provider, seconds=outcome.pause_seconds)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, but not past the end of the worker."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        except TimeoutError:
+            pass
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.worker_poll_seconds * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+            self._bell.ring()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+            try:
+                while await keep_house(self._pool):
+                    log.debug("housekeeping_goes_on")
+            except Unavailable as error:
+                log.warning("housekeeping_failed", reason=error.message)
+
+
+def build_generator(settings: Settings) -> Generator:
+    """The generator that the settings name; exits with 78 and the variable's name when a setting is missing."""
+    match settings.provider:
+        case "extractive":
+            return ExtractiveGenerator()
+        case "anthropic":
+            if settings.anthropic_api_key is None or not settings.anthropic_api_key.get_secret_value().strip():
+                print(
+                    f"the configuration is invalid:\n- {contract.ENV_ANTHROPIC_API_KEY}: is needed because "
+                    f"{contract.ENV_PROVIDER}=anthropic",
+                    file=sys.stderr,
+                )
+                raise SystemExit(EXIT_MISCONFIGURED)
+            # Half a second and 80 MB that only this choice should cost.
+            from commonplace_runtime.llm.anthropic import AnthropicGenerator
+
+            return AnthropicGenerator(
+                api_key=settings.anthropic_api_key.get_secret_value().strip(),
+                model=settings.model,
+                base_url=settings.provider_base_url,
+                timeout_seconds=settings.provider_timeout_seconds,
+                redact=_redacted,
+            )
+
+
+def _redacted(text: str) -> str:
+    clean = redact(text).value
+    return clean if isinstance(clean, str) else ""
+
+
+@asynccontextmanager
+async def _signals_as(stop: asyncio.Event) -> AsyncIterator[None]:
+    """SIGTERM and SIGINT set `stop` instead of ending the process."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _wait_for_schema(pool: Pool, stop: asyncio.Event) -> None:
+    """Until the migrations have run: they may be under way, and a worker that dies meanwhile helps nobody."""
+    told = None
+    while not stop.is_set():
+        state = await readiness(pool)
+        if state.problem is None:
+            return
+        if state.problem != told:
+            log.warning("database_not_ready", problem=state.problem)
+            told = state.problem
+        try:
+            async with asyncio.timeout(SCHEMA_POLL_SECONDS):
+                await stop.wait()
+        except TimeoutError:
+            continue
+
+
+async def _close(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await pool.close()
+    except (TimeoutError, OSError):
+        pool.terminate()
+
+
+async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
+    """
+    Work until `stop` is set; without one, until SIGTERM or SIGINT.
+
+    Then running jobs may finish within `worker_grace_seconds`; what is left is handed back. Raises Unavailable when
+    Postgres does not answer within `startup_timeout_seconds`, SystemExit(78) when the configuration cannot work.
+    """
+    if stop is None:
+        stop = asyncio.Event()
+        async with _signals_as(stop):
+            await run_worker(settings, stop=stop)
+        return
+    if settings.database_url is None:
+        print(f"the configuration is invalid:\n- {contract.ENV_DATABASE_URL}: is needed", file=sys.stderr)
+        raise SystemExit(EXIT_MISCONFIGURED)
+    generator = build_generator(settings)
+    pool = await open_pool_patiently(
+        settings.database_url.get_secret_value(),
+        patience=settings.startup_timeout_seconds,
+        size=settings.database_pool_size,
+        connect_timeout=settings.database_connect_timeout_seconds,
+        statement_timeout=settings.database_statement_timeout_seconds,
+        application="commonplace-worker",
+    )
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    terms = Terms(worker=name, lease_seconds=settings.worker_lease_seconds)
+    try:
+        await _wait_for_schema(pool, stop)
+        log.info("worker_started", worker=name, provider=generator.provider, concurrency=settings.worker_concurrency)
+        await Worker(pool, generator, terms, settings, stop).run()
+    finally:
+        await generator.aclose()
+        await _close(pool)
+    log.info("worker_stopped", worker=name)
