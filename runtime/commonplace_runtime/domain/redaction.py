@@ -67,7 +67,7 @@ def _clean_object(value: dict[str, Json], tally: _Tally, levels: int, depth: int
         while free in clean:
             free, copy = f"{name}#{copy}", copy + 1
         kept = _clean(item, tally, levels, depth - 1)
-        if isinstance(kept, str) and is_secret_field(key) and not is_placeholder(kept) and not _SPACE.search(kept):
+        if isinstance(kept, str) and is_secret_field(name) and not is_placeholder(kept) and not _SPACE.search(kept):
             tally.secrets["field"] = tally.secrets.get("field", 0) + 1
             kept = "[redacted:field]"
         clean[free] = kept
