@@ -24,14 +24,14 @@ _PREFIX = re.compile(
 )
 _TEST_SUMMARY: Final[Sequence[re.Pattern[str]]] = (
     re.compile(
-        r"^=*\s*((?:\d+ (?:passed|failed|errors?|skipped|xfailed|xpassed|deselected|warnings?|rerun)(?:, )?)+"
+        r"^=*[ \t]*((?:\d+ (?:passed|failed|errors?|skipped|xfailed|xpassed|deselected|warnings?|rerun)(?:, )?)+"
         r"(?: in [\d.:smh ()]+)?)",
         re.MULTILINE,
     ),
-    re.compile(r"^\s*(Tests?:\s+.*\d+ (?:passed|failed|total).*)$", re.MULTILINE),
-    re.compile(r"^\s*(Tests run: \d+.*)$", re.MULTILINE),
+    re.compile(r"^[ \t]*(Tests?:\s+.*\d+ (?:passed|failed|total).*)$", re.MULTILINE),
+    re.compile(r"^[ \t]*(Tests run: \d+.*)$", re.MULTILINE),
     re.compile(r"^(test result: .*)$", re.MULTILINE),
-    re.compile(r"^\s*(\d+ (?:passing|failing|pending).*)$", re.MULTILINE),
+    re.compile(r"^[ \t]*(\d+ (?:passing|failing|pending).*)$", re.MULTILINE),
     re.compile(r"^((?:--- FAIL|FAIL|ok)\s+\S+.*)$", re.MULTILINE),
     re.compile(r"^(Ran \d+ tests? in .*)$", re.MULTILINE),
     re.compile(r"^(Found \d+ errors?.*)$", re.MULTILINE),
@@ -41,11 +41,15 @@ _FAILED_TESTS = re.compile(
     r"|Found [1-9]\d* error",
     re.MULTILINE,
 )
-_ERROR_LINE = re.compile(
-    r"^.*(?:\b\w*(?:Error|Exception)\b|\b(?:error|fatal|panic|FAILED|FAIL|denied|refused|not found|no such file|cannot|"
-    r"can't|undefined|segfault|unreachable|timed? ?out|conflict)\b|^E\s{2,}).*$",
-    re.MULTILINE | re.IGNORECASE,
+_ERROR = re.compile(
+    r"\b\w*(?:Error|Exception)\b|\b(?:error|fatal|panic|FAILED|FAIL|denied|refused|not found|no such file|cannot|"
+    r"can't|undefined|segfault|unreachable|timed? ?out|conflict)\b|^E {2,}",
+    re.IGNORECASE,
 )
+
+
+LINE_CHARACTERS: Final = 400
+MAX_LINES: Final = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +83,13 @@ def is_noise(command: str, output: str, *, failed: bool) -> bool:
 
 def outcome_of(output: str, *, failed: bool, exit_code: int | None) -> Outcome:
     """Reads exit status, test summaries and error lines. `failed`: what the tool itself said."""
+    # Cut lines: the patterns below look at each several times.
+    lines = [line[:LINE_CHARACTERS] for line in output.splitlines()[-MAX_LINES:]]
+    output = "\n".join(lines)
     summaries = [clip(match, 160) for pattern in _TEST_SUMMARY for match in pattern.findall(output)]
     summary = "; ".join(unique(summaries[-3:], 3))
     really = failed or bool(_FAILED_TESTS.search(output))
-    errors = unique([clip(line, 240) for line in _ERROR_LINE.findall(output)], 6) if really else ()
+    errors = unique([clip(line, 240) for line in lines if _ERROR.search(line)], 6) if really else ()
     if summary:
         verdict = summary
     elif really:

@@ -30,13 +30,13 @@ NOISY_TOOLS: Final = frozenset(
      "taskoutput", "toolsearch", "update_plan", "file_search"}
 )  # fmt: skip
 _DEFINITION = re.compile(
-    r"^\s*(?:\d+[→\t:| ]+)?((?:export\s+|default\s+|public\s+|private\s+|async\s+|static\s+|pub\s+)*"
+    r"^[ \t]*((?:(?:export|default|public|private|async|static|pub)[ \t]+)*"
     r"(?:class|def|function|func|fn|interface|struct|enum|type|trait|impl|module|"
     r"CREATE (?:TABLE|FUNCTION|INDEX|POLICY))"
-    r"\s+[\w.\"]+.*|#{1,4} \S.*)$",
+    r"[ \t]+[\w.\"]+.*|#{1,4} \S.*)$",
     re.MULTILINE | re.IGNORECASE,
 )
-_LINE_NUMBER = re.compile(r"^\s*\d+[→\t]", re.MULTILINE)
+_LINE_NUMBER = re.compile(r"^[ \t]*\d+[→\t]", re.MULTILINE)
 _MIN_PROSE_WORDS: Final = 4
 _KIND_OF_CUE: Final[Mapping[str, str]] = {
     "decision": "decision", "convention": "convention", "todo": "todo", "bugfix": "bugfix", "note": "discovery",

@@ -9,12 +9,13 @@ from commonplace_runtime.domain.observations import clip, unique
 
 MAX_TEXT: Final = 20_000
 
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+(?=[^a-z])|\n\s*\n|\n(?=\s*(?:[-*•#>]|\d+[.)]\s))|\n")
-_LEADING_MARK = re.compile(r"^\s*(?:[-*•>]+|#{1,6}|\d+[.)])\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?]) (?=[^a-z])|(?<=[。！？])")
+_LEADING_MARK = re.compile(r"(?:[-*•>]+|#{1,6}|\d{1,3}[.)]) ")
+_LINE_ENDS_SENTENCE = re.compile(r"[.!?:;。！？]$|^#|^\|")
 _FENCE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _IDENTIFIER = re.compile(
     r"`[^`\n]{2,80}`"
-    r"|(?<![\w/])(?:[\w.-]+/)+[\w.-]*\w"
+    r"|(?<![\w/.-])[~.]{0,2}/?(?:[\w.-]{1,80}/){1,20}[\w.-]{0,80}\w"
     r"|\b\w+(?:\.\w+)+\b"
     r"|\b[A-Za-z]\w*_\w+\b"
     r"|\b[a-z]+[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b"
@@ -83,9 +84,19 @@ class Finding:
 
 def sentences(text: str) -> Sequence[str]:
     """The sentences and list items of `text`, without code blocks and list marks."""
-    parts = _SENTENCE_END.split(_FENCE.sub("\n", text[:MAX_TEXT]))
-    cleaned = (" ".join(_LEADING_MARK.sub("", part).replace("**", "").split()) for part in parts)
-    return [part for part in cleaned if len(part) > 2]
+    blocks: list[str] = []
+    goes_on = False
+    for line in _FENCE.sub("\n\n", text[:MAX_TEXT]).splitlines():
+        words = " ".join(line.replace("**", "").split())
+        mark = _LEADING_MARK.match(words)
+        if goes_on and words and not mark:
+            # A line that somebody wrapped.
+            blocks[-1] += f" {words}"
+        elif words:
+            blocks.append(words[mark.end() :] if mark else words)
+        goes_on = bool(words) and not _LINE_ENDS_SENTENCE.search(words)
+    parts = (part.strip() for block in blocks for part in _SENTENCE_END.split(block))
+    return [part for part in parts if len(part) > 2]
 
 
 def identifiers(text: str, limit: int) -> Sequence[str]:

@@ -1,0 +1,415 @@
+"""The rules, on events of the shapes that agents' hooks really send."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commonplace_runtime.domain.extractive_rules import observe
+from commonplace_runtime.domain.observations import (
+    BODY_CHARACTERS,
+    TITLE_CHARACTERS,
+    Observation,
+    SourceEvent,
+    content_of,
+)
+
+
+def event(payload: object, event_type: str = "tool_use") -> SourceEvent:
+    return SourceEvent(
+        event_type=event_type,
+        source_adapter="hook",
+        platform_source="claude",
+        occurred_at=datetime(2026, 11, 21, tzinfo=UTC),
+        payload=payload,
+    )
+
+
+def tool(name: str, given_input: Mapping[str, Any], response: object) -> SourceEvent:
+    return event(
+        {
+            "tool_name": name,
+            "tool_input": given_input,
+            "tool_response": response,
+            "cwd": "/home/ada/shop",
+            "platformSource": "claude",
+        }
+    )
+
+
+def said(text: str) -> SourceEvent:
+    return event({"last_assistant_message": text, "platformSource": "claude"}, "assistant_message")
+
+
+def made(source: SourceEvent) -> Observation:
+    observation = observe(source, 3)
+    assert observation is not None
+    assert observation.evidence == (3,)
+    return observation
+
+
+READ = {
+    "type": "text",
+    "file": {
+        "filePath": "/home/ada/shop/src/retry.py",
+        "numLines": 3,
+        "startLine": 1,
+        "totalLines": 3,
+        "content": "import random\n\nclass RetryPolicy:\n    max_attempts = 7\n"
+        "    def next_delay(self, attempt: int) -> float:\n        ...",
+    },
+}
+EDIT_INPUT = {
+    "file_path": "/home/ada/shop/src/retry.py",
+    "old_string": "    max_attempts = 7\n",
+    "new_string": "    max_attempts = 12\n",
+}
+PYTEST = (
+    "tests/test_cart.py F.\n=== FAILURES ===\nE   AssertionError: assert 3 == 4\n"
+    "===== 1 failed, 11 passed in 2.31s ====="
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "title", "rule", "words"),
+    [
+        pytest.param(
+            tool("Read", {"file_path": "/home/ada/shop/src/retry.py"}, READ),
+            "discovery",
+            "Read retry.py: class RetryPolicy",
+            "read",
+            ["src/retry.py", "max_attempts = 7", "next_delay"],
+            id="read",
+        ),
+        pytest.param(
+            tool("Read", {"file_path": "/etc/app.toml"}, "     1→[server]\n     2→port = 8443\n     3→workers = 4\n"),
+            "discovery",
+            "Read app.toml",
+            "read",
+            ["port = 8443"],
+            id="read-as-text",
+        ),
+        pytest.param(
+            tool(
+                "Edit", EDIT_INPUT, {"filePath": "/home/ada/shop/src/retry.py", "oldString": "…", "structuredPatch": []}
+            ),
+            "change",
+            "Changed retry.py: max_attempts = 12",
+            "edit",
+            ["src/retry.py", "- max_attempts = 7", "+ max_attempts = 12"],
+            id="edit",
+        ),
+        pytest.param(
+            tool(
+                "MultiEdit",
+                {
+                    "file_path": "/x/a.py",
+                    "edits": [
+                        {"old_string": "", "new_string": "import gzip"},
+                        {"old_string": "b = 1", "new_string": "b = 2"},
+                    ],
+                },
+                {},
+            ),
+            "change",
+            "Changed a.py: import gzip",
+            "edit",
+            ["+ import gzip", "+ b = 2", "- b = 1"],
+            id="multi-edit",
+        ),
+        pytest.param(
+            tool(
+                "Write",
+                {"file_path": "/home/ada/shop/docs/adr.md", "content": "# Use Valkey\n\nWe chose Valkey over Redis."},
+                {"type": "create", "filePath": "/home/ada/shop/docs/adr.md"},
+            ),
+            "change",
+            "Created adr.md: # Use Valkey",
+            "write",
+            ["docs/adr.md", "Valkey over Redis"],
+            id="write",
+        ),
+        pytest.param(
+            tool(
+                "apply_patch",
+                {"input": "*** Begin Patch\n*** Update File: src/db.go\n-timeout := 5\n+timeout := 30\n*** End Patch"},
+                "ok",
+            ),
+            "change",
+            "Changed db.go: timeout := 30",
+            "patch",
+            ["src/db.go", "+timeout := 30"],
+            id="codex-patch",
+        ),
+        pytest.param(
+            tool(
+                "Bash",
+                {"command": "cd /home/ada/shop && pytest -q", "description": "Run tests"},
+                {"stdout": PYTEST, "stderr": "", "interrupted": False},
+            ),
+            "discovery",
+            "`pytest -q`: 1 failed, 11 passed in 2.31s",
+            "command",
+            ["AssertionError: assert 3 == 4"],
+            id="failing-tests",
+        ),
+        pytest.param(
+            tool(
+                "Bash",
+                {"command": "npm run build"},
+                "Error: Exit code 2\nsrc/app.ts(3,1): error TS2304: Cannot find name 'foo'.",
+            ),
+            "discovery",
+            "`npm run build`: failed with exit status 2",
+            "command",
+            ["TS2304"],
+            id="failing-build",
+        ),
+        pytest.param(
+            tool(
+                "Bash",
+                {"command": "git commit -m 'Raise retry limit to 12'"},
+                {"stdout": "[main 3f2a1bc] Raise retry limit to 12", "stderr": ""},
+            ),
+            "discovery",
+            "`git commit",
+            "command",
+            ["3f2a1bc"],
+            id="commit",
+        ),
+        pytest.param(
+            tool("shell", {"command": ["bash", "-lc", "psql -c 'select 1'"]}, {"output": "1 row", "exit_code": 0}),
+            "discovery",
+            "`bash -lc psql -c 'select 1'`: succeeded",
+            "command",
+            ["1 row"],
+            id="codex-shell",
+        ),
+        pytest.param(
+            tool(
+                "Grep",
+                {"pattern": "retry_after", "path": "src"},
+                {"mode": "files_with_matches", "filenames": ["src/a.py", "src/b.py"], "numFiles": 2},
+            ),
+            "discovery",
+            "Searched for retry_after: 2 files",
+            "search",
+            ["src/b.py"],
+            id="grep",
+        ),
+        pytest.param(
+            tool(
+                "WebFetch",
+                {"url": "https://valkey.io/docs", "prompt": "defaults?"},
+                {"result": "The default eviction policy is noeviction.", "code": 200},
+            ),
+            "discovery",
+            "WebFetch: https://valkey.io/docs",
+            "answer",
+            ["noeviction"],
+            id="web",
+        ),
+        pytest.param(
+            tool(
+                "Task",
+                {"description": "find the limiter", "prompt": "…"},
+                {"content": [{"type": "text", "text": "The limiter lives in gateway/limits.lua."}]},
+            ),
+            "discovery",
+            "Task: find the limiter",
+            "answer",
+            ["gateway/limits.lua"],
+            id="sub-agent",
+        ),
+        pytest.param(
+            tool(
+                "mcp__linear__get_issue",
+                {"id": "SHOP-42"},
+                [{"type": "text", "text": "SHOP-42: cart total is wrong for EUR"}],
+            ),
+            "discovery",
+            "linear get_issue:",
+            "answer",
+            ["cart total is wrong for EUR"],
+            id="mcp",
+        ),
+        pytest.param(
+            said("I looked at it.\n\nWe decided to keep sessions in Postgres because Redis loses them on restart."),
+            "decision",
+            "We decided to keep sessions in Postgres",
+            "prose",
+            ["Redis loses them"],
+            id="decision",
+        ),
+        pytest.param(
+            said("All done. Always run `make schema` after touching a migration."),
+            "convention",
+            "Always run `make schema`",
+            "prose",
+            ["migration"],
+            id="convention",
+        ),
+        pytest.param(
+            said("The root cause was a missing index on orders.customer_id."),
+            "bugfix",
+            "The root cause was",
+            "prose",
+            ["orders.customer_id"],
+            id="bugfix",
+        ),
+        pytest.param(
+            said("Works now. TODO: rotate the staging certificate before March."),
+            "todo",
+            "TODO: rotate the staging certificate",
+            "prose",
+            ["March"],
+            id="todo",
+        ),
+        pytest.param(
+            said("The gateway listens on port 9443 and forwards to three replicas."),
+            "discovery",
+            "The gateway listens on port 9443",
+            "prose",
+            ["three replicas"],
+            id="fact",
+        ),
+        pytest.param(
+            event({"prompt": "Please add a retry to the payment client", "cwd": "/x"}, "user_prompt"),
+            "request",
+            "Please add a retry to the payment client",
+            "prose",
+            ["payment client"],
+            id="prompt",
+        ),
+        pytest.param(
+            event("Note that invoices are numbered per country.", "note"),
+            "discovery",
+            "Note that invoices",
+            "prose",
+            ["per country"],
+            id="plain-text",
+        ),
+        pytest.param(
+            event({"service": "billing", "version": "4.2", "state": "rolled back after errors"}, "deployment"),
+            "discovery",
+            "deployment:",
+            "fields",
+            ["rolled back after errors"],
+            id="unknown-fields",
+        ),
+    ],
+)
+def test_each_shape_becomes_a_titled_memory(
+    source: SourceEvent, kind: str, title: str, rule: str, words: list[str]
+) -> None:
+    observation = made(source)
+
+    assert (observation.kind, observation.extra["rule"]) == (kind, rule)
+    assert observation.title.startswith(title)
+    content = content_of(observation)
+    assert [word for word in words if word not in content] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(tool("TodoWrite", {"todos": [{"content": "x y z a b"}]}, {"oldTodos": []}), id="todo-tool"),
+        pytest.param(tool("ListMcpResourcesTool", {}, [{"text": "many words are here to see"}]), id="mcp-list"),
+        pytest.param(tool("SlashCommand", {"command": "/clear"}, "done and done and done"), id="slash"),
+        pytest.param(tool("Skill", {"skill": "pdf"}, "launched the skill for you now"), id="skill"),
+        pytest.param(tool("AskUserQuestion", {"questions": []}, "which one do you want now"), id="question"),
+        pytest.param(tool("Bash", {"command": "ls -la"}, {"stdout": "total 4\nREADME.md"}), id="listing"),
+        pytest.param(tool("Bash", {"command": "git status"}, {"stdout": "nothing to commit"}), id="git-status"),
+        pytest.param(tool("Bash", {"command": "mkdir -p a/b"}, {"stdout": "", "stderr": ""}), id="silent"),
+        pytest.param(tool("LS", {"path": "/x"}, "- a\n- b\n- c\n- d\n- e"), id="ls-tool"),
+        pytest.param(tool("Glob", {"pattern": "**/*.py"}, {"filenames": ["a.py"]}), id="glob"),
+        pytest.param(tool("Read", {"file_path": "/x/empty"}, {"file": {"content": ""}}), id="empty-read"),
+        pytest.param(tool("Grep", {"pattern": "zzz"}, {"filenames": [], "numFiles": 0}), id="no-match"),
+        pytest.param(
+            tool("Edit", EDIT_INPUT, {"is_error": True, "content": "String to replace not found"}), id="failed-edit"
+        ),
+        pytest.param(said("Done."), id="small-talk"),
+        pytest.param(event({"prompt": "ok go on"}, "user_prompt"), id="short-prompt"),
+        pytest.param(event({}), id="empty"),
+        pytest.param(event(None), id="null"),
+        pytest.param(event([1, 2, 3]), id="numbers"),
+    ],
+)
+def test_noise_gives_nothing(source: SourceEvent) -> None:
+    assert observe(source, 1) is None
+
+
+def test_joined_names_are_found_by_their_words() -> None:
+    observation = made(said("The maxRetryDelay of the HttpGatewayClient is 30 seconds in payment_gateway.toml."))
+
+    assert {"maxRetryDelay", "HttpGatewayClient", "payment_gateway.toml", "retry", "gateway"} <= set(
+        observation.keywords
+    )
+
+
+def test_a_long_message_keeps_its_decision_and_its_bounds() -> None:
+    filler = "Then I looked at another file and it was fine. " * 200
+    observation = made(said(f"{filler}\n\nWe agreed to ship the Lisbon region first.\n\n{filler}"))
+
+    assert observation.kind == "decision"
+    assert len(observation.title) <= TITLE_CHARACTERS
+    assert len(observation.narrative) <= BODY_CHARACTERS + 60
+    assert "Lisbon" in content_of(observation)
+
+
+@given(
+    payload=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "tool_name",
+                        "tool_input",
+                        "tool_response",
+                        "file",
+                        "content",
+                        "command",
+                        "file_path",
+                        "edits",
+                        "stdout",
+                    ]
+                )
+                | st.text(),
+                inner | st.sampled_from(["Read", "Edit", "Bash", "Write", "Grep", "apply_patch"]),
+                max_size=5,
+            )
+        ),
+        max_leaves=20,
+    ),
+    event_type=st.sampled_from(["tool_use", "user_prompt", "assistant_message", "x"]),
+)
+def test_no_payload_breaks_a_rule(payload: object, event_type: str) -> None:
+    observation = observe(event(payload, event_type), 1)
+    if observation is not None:
+        assert observation.title
+        assert len(content_of(observation)) < 6000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a." * 100_000,
+        "`" * 50_000,
+        "/".join(["ab"] * 30_000),
+        "-" * 80_000,
+        "A" * 80_000,
+        "a_" * 40_000,
+        "error " * 15_000,
+        " \n" * 40_000,
+    ],
+    ids=["dots", "ticks", "slashes", "dashes", "capitals", "snakes", "errors", "blank"],
+)
+def test_no_text_makes_a_rule_slow(text: str) -> None:
+    observe(said(text), 1)
+    observe(tool("Bash", {"command": f"make {text}"}, {"stdout": text, "exit_code": 1}), 1)
+    observe(tool("Read", {"file_path": "/a"}, text), 1)
