@@ -54,12 +54,9 @@ def _definitions(text: str, limit: int = 8) -> list[str]:
 
 def _changed_lines(old: str, new: str) -> tuple[list[str], list[str]]:
     before, after = old.splitlines()[:400], new.splitlines()[:400]
-    if len(before) * len(after) <= 20_000:
-        lines = list(difflib.ndiff(before, after))
-    else:
-        lines = [*(f"- {line}" for line in before), *(f"+ {line}" for line in after)]
-    gone = [line[2:].strip() for line in lines if line.startswith("- ") and line[2:].strip()]
-    come = [line[2:].strip() for line in lines if line.startswith("+ ") and line[2:].strip()]
+    lines = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
+    gone = [line[1:].strip() for line in lines if line.startswith("-") and line[1:].strip()]
+    come = [line[1:].strip() for line in lines if line.startswith("+") and line[1:].strip()]
     return gone, come
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, Final
 
+import redis.asyncio
 import redis.exceptions
 import structlog
 from taskiq import AsyncTaskiqDecoratedTask
@@ -33,6 +34,7 @@ COOL_DOWN_SECONDS: Final = 1.0
 READ_BLOCK_MILLISECONDS: Final = 2000
 HEARD_SECONDS: Final = 2.0
 RECONNECT_SECONDS: Final = 5.0
+LEAVE_SECONDS: Final = 1.0
 
 
 class _HintBroker(RedisStreamBroker):
@@ -173,5 +175,15 @@ async def _listen_once(url: str, run: Callable[[], Awaitable[None]], connected: 
             connected()
             await receiver.listen(asyncio.Event())
         finally:
-            async with asyncio.timeout(1.0):
-                await broker.shutdown()
+            await _leave(broker)
+
+
+async def _leave(broker: _HintBroker) -> None:
+    """Take this consumer out of the group, so that dead ones do not pile up, and close. Best effort, never raises."""
+    try:
+        async with asyncio.timeout(LEAVE_SECONDS):
+            async with redis.asyncio.Redis(connection_pool=broker.connection_pool) as connection:
+                await connection.xgroup_delconsumer(STREAM, GROUP, broker.consumer_name)
+            await broker.shutdown()
+    except (redis.exceptions.RedisError, OSError):
+        log.debug("doorbell_left_behind")

@@ -87,7 +87,8 @@ BEGIN
 END
 $$;
 
--- The ids of the group's jobs to work on now, marked as taken: the due ones from the oldest on, at most p_max_jobs.
+-- The ids of the group's jobs to work on now, marked as taken: the due ones from the oldest on, at most p_max_jobs
+-- and, past the first, at most 2 MB of stored payloads: a worker holds many claims at once.
 -- A job on its last attempt is taken alone, so that one that kills workers or spoils answers cannot take others with it.
 CREATE FUNCTION commonplace.take_due_jobs(p_team_id uuid, p_project_id uuid, p_session_key text, p_worker text, p_max_jobs integer)
 RETURNS uuid[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -95,16 +96,19 @@ DECLARE
     taken uuid[];
 BEGIN
     WITH oldest AS (
-        SELECT id, number, status = 'processing' OR run_after <= now() AS is_due, attempts + 1 >= max_attempts AS is_last_chance,
-            row_number() OVER (ORDER BY number) AS place
+        SELECT id, event_id, number, status = 'processing' OR run_after <= now() AS is_due,
+            attempts + 1 >= max_attempts AS is_last_chance, row_number() OVER (ORDER BY number) AS place
         FROM commonplace.jobs
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key
             AND status IN ('queued', 'processing')
         ORDER BY number LIMIT p_max_jobs),
+    weighed AS (
+        SELECT oldest.*, sum(coalesce(pg_column_size(e.payload), 0)) OVER (ORDER BY oldest.number) <= 2000000 AS is_light
+        FROM oldest LEFT JOIN commonplace.events e ON e.team_id = p_team_id AND e.id = oldest.event_id),
     due AS (
-        SELECT id, bool_and(is_due AND (place = 1 OR NOT is_last_chance)) OVER so_far
+        SELECT id, bool_and(is_due AND (place = 1 OR is_light AND NOT is_last_chance)) OVER so_far
             AND (place = 1 OR NOT first_value(is_last_chance) OVER so_far) AS is_taken
-        FROM oldest WINDOW so_far AS (ORDER BY number)),
+        FROM weighed WINDOW so_far AS (ORDER BY number)),
     marked AS (
         UPDATE commonplace.jobs j SET status = 'processing', attempts = j.attempts + 1, locked_at = now(), locked_by = p_worker,
             updated_at = now()

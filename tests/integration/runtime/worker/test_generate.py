@@ -1,6 +1,7 @@
 """One turn of a worker: what it claims, what it writes, and what it must not."""
 
 import asyncio
+import secrets
 from typing import Any
 
 import pytest
@@ -103,6 +104,20 @@ async def test_what_does_not_fit_one_call_is_handed_back_uncounted(admin_pool: P
     assert first.jobs == 2
     assert [tuple(row) for row in left] == [("queued", 0)] * 3
     assert generator.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_a_claim_is_bounded_in_bytes(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    for _ in range(4):
+        # Random text, because Postgres compresses what it can.
+        await put_event(admin_pool, tenant, payload=secrets.token_hex(1_200_000))
+
+    lease, jobs = await take(runtime_pool)
+    assert len(jobs) == 1
+    await store.release(runtime_pool, lease)
+    await admin_pool.execute("UPDATE commonplace.events SET payload = to_jsonb(repeat('x', 1200000))")
+    _, jobs = await take(runtime_pool)
+    assert len(jobs) == 4
 
 
 async def test_two_workers_never_share_a_session(admin_pool: Pool, runtime_pool: Pool) -> None:

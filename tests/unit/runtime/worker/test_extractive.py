@@ -413,3 +413,6 @@ def test_no_text_makes_a_rule_slow(text: str) -> None:
     observe(said(text), 1)
     observe(tool("Bash", {"command": f"make {text}"}, {"stdout": text, "exit_code": 1}), 1)
     observe(tool("Read", {"file_path": "/a"}, text), 1)
+    lines = [f"value_{number} = {text[:100]}" for number in range(500)]
+    edit = {"file_path": "/a", "old_string": "\n".join(lines), "new_string": "\n".join(f"{line}!" for line in lines)}
+    observe(tool("Edit", edit, {}), 1)
