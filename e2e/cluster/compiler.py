@@ -12,7 +12,7 @@ from typing import IO, Final
 
 from e2e.cluster.cache import ClusterError
 
-_REPORT_SECONDS: Final = 15.0
+_REPORT_SECONDS: Final = 20.0
 _LIMIT_SECONDS: Final = 45 * 60
 _KEPT_LINES: Final = 30
 
@@ -52,7 +52,7 @@ def run_go(
     """
     Run one Go command to its end; returns its seconds. Raises ClusterError with Go's last lines when it fails.
 
-    progress: called every 15 s with the lines seen on standard error so far (one for each package or module) and the
+    progress: called every 20 s with the lines seen on standard error so far (one for each package or module) and the
     seconds so far. stdout: a file for standard output. The command ends with us: should we be killed, the broken pipe
     of its standard error ends it at the next line.
     """
