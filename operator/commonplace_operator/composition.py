@@ -7,6 +7,7 @@ younger than itself when it ends.
 
 import asyncio
 import base64
+import random
 import secrets
 import signal
 import time
@@ -100,19 +101,15 @@ class Operator:
             metrics=self.metrics, is_alive=self._is_alive, is_ready=lambda: self._context is not None
         )
 
-    def stop(self) -> None:
-        """Have `run` end."""
-        self._stop.set()
-
     async def run(self, *, server: str, open_session: Callable[[], Awaitable[aiohttp.ClientSession]]) -> None:
         """
-        Serve until SIGTERM, SIGINT or `stop`.
+        Serve until SIGTERM or SIGINT.
 
         server, open_session: where kopf watches and with which credentials.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(number, self._stop.set)
         settings = self._settings
         self.port = await self._health.start(settings.host, settings.port)
         self._log.info("operator_started", host=settings.host, port=self.port, version=contract.VERSION)
@@ -125,7 +122,7 @@ class Operator:
             self.queue.start()
             self._log.info("watching", namespaces=list(settings.watch_namespaces) or "all", server=server)
             registry = build_registry(self.queue.offer, server=server, open_session=open_session)
-            await watch(registry, namespaces=settings.watch_namespaces, stop=self._stop)
+            await watch(registry, namespaces=settings.watch_namespaces)
         finally:
             await self._shut_down()
 
@@ -153,6 +150,7 @@ class Operator:
             recorder=self.recorder,
             metrics=self.metrics,
             clock=self._clock,
+            chance=random.random,
             mint=self._mint,
             new_id=self._new_id,
             enqueue=self.queue.add,

@@ -263,7 +263,7 @@ class PostgresRegistry:
         return StoredQuota(
             outcome=answer["outcome"],
             effective={limit: format(Decimal(str(value)), "f") for limit, value in (answer["effective"] or {}).items()},
-            used={figure: int(value) for figure, value in answer["used"].items()},
+            used={figure: Decimal(str(value)) for figure, value in answer["used"].items()},
             measured_at=datetime.fromisoformat(answer["measuredAt"]),
         )
 

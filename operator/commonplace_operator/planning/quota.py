@@ -60,8 +60,17 @@ def effective_limits(stored: Mapping[str, str]) -> dict[str, str]:
     return {_EFFECTIVE[name]: value for name, value in stored.items() if name in _EFFECTIVE}
 
 
-def over_limit(limits: Mapping[str, int | str], used: Mapping[str, int]) -> tuple[str, ...]:
+# Figure of usage → name of its soft limit in put_quota_v1.
+_SOFT: Final = {"tokensPerMonth": "softTokensPerMonth", "costPerMonthUSD": "softCostPerMonthUSD"}
+
+
+def over_limit(limits: Mapping[str, int | str], used: Mapping[str, Decimal]) -> tuple[str, ...]:
     """Figures of this Quota whose use has reached the hard limit, sorted."""
+    return tuple(sorted(name for name, amount in used.items() if name in limits and amount >= Decimal(limits[name])))
+
+
+def over_soft_limit(limits: Mapping[str, int | str], used: Mapping[str, Decimal]) -> tuple[str, ...]:
+    """Figures of this Quota whose use has reached the soft limit, sorted."""
     return tuple(
-        sorted(name for name, amount in used.items() if name in limits and Decimal(amount) >= Decimal(limits[name]))
+        sorted(n for n, soft in _SOFT.items() if soft in limits and used.get(n, Decimal(0)) >= Decimal(limits[soft]))
     )

@@ -102,7 +102,7 @@ async def _issue(this: _Pass) -> Result:
     if plan.outcome == "conflict":
         return Result(retry=True)
     due = next_look(key, keys)
-    resync = context.timings.resync_seconds
+    resync = context.resync_seconds()
     return Result(requeue_after=resync if due is None else min(resync, due))
 
 

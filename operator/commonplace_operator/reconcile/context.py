@@ -54,6 +54,7 @@ class Context:
     recorder: EventRecorder
     metrics: Metrics
     clock: Callable[[], datetime]
+    chance: Callable[[], float]
     mint: Callable[[], Token]
     new_id: Callable[[], str]
     enqueue: Callable[[Key], None]
@@ -64,6 +65,10 @@ class Context:
     timings: Timings
     namespaces: tuple[str, ...] = ()
     known_uris: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+
+    def resync_seconds(self) -> float:
+        """When to look again at what is settled, moved by up to 10 % so that not all come at once."""
+        return self.timings.resync_seconds * (0.9 + 0.2 * self.chance())
 
     def writer(self, wanted: AnyObject) -> Writer:
         """On whose behalf rows are written."""

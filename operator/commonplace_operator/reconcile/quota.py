@@ -1,10 +1,12 @@
 """A Quota: the limits' row, and what usage says about it."""
 
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from commonplace_operator.engine.queue import Result
-from commonplace_operator.planning.quota import effective_limits, over_limit, wanted_limits
-from commonplace_operator.planning.status import kept_fields, not_ready, positive, ready, status_of
+from commonplace_operator.planning.quota import effective_limits, over_limit, over_soft_limit, wanted_limits
+from commonplace_operator.planning.status import kept_fields, negative, not_ready, positive, ready, status_of
 from commonplace_operator.reconcile.access import NotReady
 from commonplace_operator.reconcile.context import (
     Context,
@@ -45,27 +47,29 @@ async def reconcile_quota(context: Context, quota: Quota) -> Result:
             limits=limits,
             enforcement=quota.spec.enforcement,
         )
-    over = over_limit(limits, stored.used)
-    status = status_of(quota, conditions=_conditions(quota, over), now=context.clock(), fields=_fields(quota, stored))
+    status = status_of(
+        quota, conditions=_conditions(quota, limits, stored.used), now=context.clock(), fields=_fields(quota, stored)
+    )
     await write_status(context, quota, status)
     return Result(requeue_after=context.timings.quota_refresh_seconds)
 
 
-def _conditions(quota: Quota, over: tuple[str, ...]) -> tuple[Condition, ...]:
+def _conditions(
+    quota: Quota, limits: Mapping[str, int | str], used: Mapping[str, Decimal]
+) -> tuple[Condition, Condition]:
     enforced = quota.spec.enforcement == "Enforce"
     first = ready(Reason.ENFORCED if enforced else Reason.WARN_ONLY)
-    if not over:
-        return (
-            first,
-            Condition(type=ConditionType.EXCEEDED, status="False", reason=Reason.WITHIN_LIMITS, message=""),
-        )
-    message = "Used up: " + ", ".join(over)
-    return (first, positive(ConditionType.EXCEEDED, Reason.OVER_LIMIT, message))
+    if over := over_limit(limits, used):
+        return first, positive(ConditionType.EXCEEDED, Reason.OVER_LIMIT, "Used up: " + ", ".join(over))
+    if near := over_soft_limit(limits, used):
+        message = "Over the soft limit: " + ", ".join(near)
+        return first, positive(ConditionType.EXCEEDED, Reason.NEAR_LIMIT, message)
+    return first, negative(ConditionType.EXCEEDED, Reason.WITHIN_LIMITS, "")
 
 
 def _fields(quota: Quota, stored: StoredQuota) -> dict[str, Any]:
     """Usage with its time; the recorded time stays while the figures do, so that an idle team costs no write."""
-    used = {name: str(value) for name, value in sorted(stored.used.items())}
+    used = {name: format(value.normalize(), "f") for name, value in sorted(stored.used.items())}
     effective = effective_limits(stored.effective)
     recorded = quota.raw_status
     same = recorded.get("used") == used and recorded.get("effective") == effective

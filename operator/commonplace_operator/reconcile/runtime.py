@@ -39,7 +39,7 @@ async def reconcile_runtime(context: Context, runtime: MemoryRuntime) -> Result:
         await context.enqueue_dependents((names.TEAM,), "spec.runtimeRef.name", runtime.name, None)
     if conditions[0].reason == Reason.NOT_IMPLEMENTED_YET:
         return Result()
-    return Result(requeue_after=context.timings.resync_seconds) if is_ready else Result(retry=True)
+    return Result(requeue_after=context.resync_seconds()) if is_ready else Result(retry=True)
 
 
 def _was_edited(runtime: MemoryRuntime) -> bool:

@@ -58,7 +58,7 @@ async def reconcile_team(context: Context, team: MemoryTeam) -> Result:
         note = f"Team {stored.slug} was {stored.outcome} with id {stored.id}"
         context.tell(team, "Normal", EventReason.PROVISIONED, note, action="Provision")
     await _report(context, team, runtime, stored)
-    return Result(requeue_after=context.timings.resync_seconds)
+    return Result(requeue_after=context.resync_seconds())
 
 
 def _slug_conflict(team: MemoryTeam) -> NotReady:

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     SCHEMA_CURRENT = "SchemaCurrent"
     SECRET_SYNCED = "SecretSynced"
     WITHIN_LIMITS = "WithinLimits"
+    NEAR_LIMIT = "NearLimit"
     # The author of this object acts.
     RUNTIME_NOT_FOUND = "RuntimeNotFound"
     TEAM_NOT_FOUND = "TeamNotFound"

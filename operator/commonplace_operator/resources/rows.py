@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 KeyState = Literal["unpublished", "published", "grace"]
@@ -117,5 +118,5 @@ class StoredQuota:
 
     outcome: str
     effective: Mapping[str, str]
-    used: Mapping[str, int]
+    used: Mapping[str, Decimal]
     measured_at: datetime

@@ -407,7 +407,10 @@ BEGIN
             'requestsPerMonth', (SELECT coalesce(sum(quantity), 0) FROM commonplace.usage_counters WHERE team_id = p_team_id
                 AND kind = 'request' AND month = date_trunc('month', now() AT TIME ZONE 'UTC')::date),
             'tokensPerMonth', (SELECT coalesce(sum(quantity), 0) FROM commonplace.usage_counters WHERE team_id = p_team_id
-                AND kind = 'tokens' AND month = date_trunc('month', now() AT TIME ZONE 'UTC')::date)));
+                AND kind = 'tokens' AND month = date_trunc('month', now() AT TIME ZONE 'UTC')::date),
+            'costPerMonthUSD', (SELECT trim_scale(coalesce(sum(quantity), 0) / 1000000.0) FROM commonplace.usage_counters
+                WHERE team_id = p_team_id AND kind = 'cost_microusd'
+                AND month = date_trunc('month', now() AT TIME ZONE 'UTC')::date)));
 END
 $$;
 
