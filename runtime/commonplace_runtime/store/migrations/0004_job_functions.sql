@@ -216,8 +216,8 @@ BEGIN
         ORDER BY number FOR UPDATE) AS ours;
     SELECT coalesce(default_visibility, 'team') INTO adopted_visibility FROM commonplace.teams WHERE id = p_team_id;
     WITH wanted AS (
-        SELECT job.id AS job_id, job.key_id, job.actor, job.request_id, job.session_id, job.source_type, job.source_id, memory,
-            job.id::text || ':' || (memory ->> 'index') AS generation_key, event.source_adapter
+        SELECT job.id AS job_id, job.number AS job_number, job.key_id, job.actor, job.request_id, job.session_id,
+            job.source_type, job.source_id, memory, job.id::text || ':' || (memory ->> 'index') AS generation_key, event.source_adapter
         FROM jsonb_array_elements(p_results -> 'jobs') AS result
             JOIN commonplace.jobs job ON job.team_id = p_team_id AND job.id = (result ->> 'id')::uuid AND job.id = ANY (finished)
             LEFT JOIN commonplace.events event ON event.team_id = p_team_id AND event.id = job.event_id
@@ -232,7 +232,7 @@ BEGIN
             memory ->> 'title', memory ->> 'content', memory -> 'metadata',
             ARRAY(SELECT jsonb_array_elements_text(memory -> 'tags')), ARRAY(SELECT jsonb_array_elements_text(memory -> 'keywords')),
             generation_key, job_id, key_id, p_results ->> 'model'
-        FROM wanted ORDER BY job_id, (memory ->> 'index')::integer
+        FROM wanted ORDER BY job_number, (memory ->> 'index')::integer
         ON CONFLICT (team_id, generation_key) DO NOTHING
         RETURNING id, job_id, generation_key),
     sourced AS (

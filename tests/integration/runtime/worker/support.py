@@ -9,12 +9,15 @@ from typing import Any
 from uuid import UUID
 
 from commonplace_runtime.domain.observations import Generated, Observation, SourceEvent
+from commonplace_runtime.entrypoints.worker import run_worker
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.llm.ports import Batch
 from commonplace_runtime.services.generate import Terms
+from commonplace_runtime.settings import Settings, load_settings
 from commonplace_runtime.store import jobs as store
 from commonplace_runtime.store.jobs import ClaimedJob, Lease
 from commonplace_runtime.store.pool import Pool
+from tests.conftest import Database
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,3 +196,22 @@ async def background(work: Awaitable[Any]) -> AsyncIterator["asyncio.Task[Any]"]
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def environ(database_url: str, **more: str) -> dict[str, str]:
+    return {"COMMONPLACE_DATABASE_URL": database_url, "COMMONPLACE_WORKER_POLL_SECONDS": "0.3"} | more
+
+
+def worker_settings(database: Database, **more: str) -> Settings:
+    return load_settings(environ(database.runtime_url, **more))
+
+
+@asynccontextmanager
+async def started_worker(settings: Settings) -> AsyncIterator["asyncio.Task[None]"]:
+    """A worker beside the test; it is asked to stop at the end and must do so."""
+    stop = asyncio.Event()
+    async with background(run_worker(settings, stop=stop)) as task:
+        yield task
+        stop.set()
+        async with asyncio.timeout(15):
+            await task

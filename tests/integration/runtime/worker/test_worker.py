@@ -15,21 +15,23 @@ import pytest
 
 from commonplace_runtime.embedded import EmbeddedPostgres, EmbeddedRedis
 from commonplace_runtime.entrypoints.doorbell import STREAM, TaskiqDoorbell
-from commonplace_runtime.entrypoints.worker import Bell, build_generator, run_worker
+from commonplace_runtime.entrypoints.worker import Bell, build_generator
 from commonplace_runtime.services.migrate import migrate
-from commonplace_runtime.settings import Settings, load_settings
+from commonplace_runtime.settings import load_settings
 from commonplace_runtime.store.pool import Pool, open_pool
 from tests.conftest import Database
 from tests.fakes.provider import KEY, Answer, FakeProvider, Status
 from tests.integration.runtime.worker.support import (
     Put,
     Tenant,
-    background,
+    environ,
     make_tenant,
     memories,
     put_event,
+    started_worker,
     statuses,
     until,
+    worker_settings,
 )
 
 MAIN = """
@@ -49,31 +51,12 @@ def redis() -> Iterator[EmbeddedRedis]:
         yield server
 
 
-def environ(database_url: str, **more: str) -> dict[str, str]:
-    return {"COMMONPLACE_DATABASE_URL": database_url, "COMMONPLACE_WORKER_POLL_SECONDS": "0.3"} | more
-
-
 def anthropic_environ(provider: FakeProvider) -> dict[str, str]:
     return {
         "COMMONPLACE_PROVIDER": "anthropic",
         "COMMONPLACE_PROVIDER_BASE_URL": provider.url,
         "ANTHROPIC_API_KEY": KEY,
     }
-
-
-def worker_settings(database: Database, **more: str) -> Settings:
-    return load_settings(environ(database.runtime_url, **more))
-
-
-@asynccontextmanager
-async def worker(settings: Settings) -> AsyncIterator["asyncio.Task[None]"]:
-    """A worker beside the test; it is asked to stop at the end and must do so."""
-    stop = asyncio.Event()
-    async with background(run_worker(settings, stop=stop)) as task:
-        yield task
-        stop.set()
-        async with asyncio.timeout(15):
-            await task
 
 
 class Process:
@@ -138,7 +121,7 @@ async def test_the_doorbell_wakes_an_idle_worker_long_before_its_poll(
     # A hint that was sent before any worker lived is heard too.
     early = await put_event(admin_pool, tenant, session="c:-:early")
     assert await bell.ring()
-    async with worker(settings):
+    async with started_worker(settings):
         await all_done(admin_pool, [early])
         for n in range(3):
             put = await put_event(admin_pool, tenant, session=f"c:-:{n}")
@@ -149,7 +132,7 @@ async def test_the_doorbell_wakes_an_idle_worker_long_before_its_poll(
 
 async def test_without_redis_the_worker_polls(admin_pool: Pool, database: Database) -> None:
     tenant = await make_tenant(admin_pool)
-    async with worker(worker_settings(database)):
+    async with started_worker(worker_settings(database)):
         await all_done(admin_pool, [await put_event(admin_pool, tenant)])
 
 
@@ -159,7 +142,7 @@ async def test_redis_killed_emptied_and_restarted_costs_nothing(
     tenant = await make_tenant(admin_pool)
     bell = TaskiqDoorbell(redis.url)
     redis.kill()
-    async with worker(worker_settings(database, COMMONPLACE_REDIS_URL=redis.url)):
+    async with started_worker(worker_settings(database, COMMONPLACE_REDIS_URL=redis.url)):
         assert not await bell.ring()
         away = await put_event(admin_pool, tenant, session="c:-:away")
         await all_done(admin_pool, [away])
@@ -195,7 +178,7 @@ async def test_a_flushed_redis_is_listened_to_again(admin_pool: Pool, database: 
     tenant = await make_tenant(admin_pool)
     bell = TaskiqDoorbell(redis.url)
     settings = worker_settings(database, COMMONPLACE_REDIS_URL=redis.url, COMMONPLACE_WORKER_POLL_SECONDS="300")
-    async with worker(settings):
+    async with started_worker(settings):
         await until(lambda: _is_one(groups_of(redis)))
         async with client.Redis(host="127.0.0.1", port=redis.port) as connection:
             await connection.flushall()
@@ -314,7 +297,7 @@ async def test_postgres_restarted_during_work_loses_and_doubles_nothing(tmp_path
                 environ(server.url(), COMMONPLACE_WORKER_CONCURRENCY="3", **anthropic_environ(provider))
             )
             provider.gate.clear()
-            async with worker(settings):
+            async with started_worker(settings):
                 await provider.called.wait()
                 # The answers arrive while Postgres is away: they are kept, not bought again.
                 server.kill()
@@ -331,7 +314,7 @@ async def test_postgres_away_at_start_is_waited_for() -> None:
         pool = await open_pool(server.url(), size=2, connect_timeout=5, statement_timeout=30, application="tests")
         async with pool:
             server.kill()
-            async with worker(load_settings(environ(server.url()))):
+            async with started_worker(load_settings(environ(server.url()))):
                 await asyncio.to_thread(server.start)
                 # Its schema is not there yet either.
                 await migrate(pool, with_roles=True)
@@ -363,7 +346,7 @@ async def test_a_throttled_provider_is_left_alone_for_all_sessions(admin_pool: P
     tenant = await make_tenant(admin_pool)
     async with FakeProvider(otherwise=Status(code=429, headers={"retry-after": "600"})) as provider:
         settings = worker_settings(database, COMMONPLACE_WORKER_CONCURRENCY="1", **anthropic_environ(provider))
-        async with worker(settings):
+        async with started_worker(settings):
             for n in range(5):
                 await put_event(admin_pool, tenant, session=f"c:-:{n}")
             await provider.called.wait()
@@ -386,7 +369,7 @@ async def test_a_failing_provider_does_not_lose_the_event(admin_pool: Pool, data
 
     async with (
         FakeProvider(Answer(text="nonsense"), Answer(text="nonsense")) as provider,
-        worker(worker_settings(database, **anthropic_environ(provider))),
+        started_worker(worker_settings(database, **anthropic_environ(provider))),
     ):
         await until(is_failed)
     error = await admin_pool.fetchval("SELECT last_error FROM commonplace.jobs")
