@@ -11,10 +11,10 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from time import monotonic
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -31,6 +31,7 @@ from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings
 from commonplace_runtime.store.pool import Pool, open_pool_patiently
 
 log = structlog.get_logger(__name__)
+Result = TypeVar("Result")
 
 HOUSEKEEPING_SECONDS: Final = 60.0
 DATABASE_AWAY_SECONDS: Final = 0.5
@@ -193,6 +194,19 @@ async def _signals_as(stop: asyncio.Event) -> AsyncIterator[None]:
             loop.remove_signal_handler(number)
 
 
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """What `work` returns or raises; None when `stop` was set first, and `work` is cancelled."""
+    # No TaskGroup: it would wrap what the work raises.
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stopped.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
+
+
 async def _wait_for_schema(pool: Pool, stop: asyncio.Event) -> None:
     """Until the migrations have run: they may be under way, and a worker that dies meanwhile helps nobody."""
     told = None
@@ -234,7 +248,7 @@ async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -
         print(f"the configuration is invalid:\n- {contract.ENV_DATABASE_URL}: is needed", file=sys.stderr)
         raise SystemExit(EXIT_MISCONFIGURED)
     generator = build_generator(settings)
-    pool = await open_pool_patiently(
+    opening = open_pool_patiently(
         settings.database_url.get_secret_value(),
         patience=settings.startup_timeout_seconds,
         size=settings.database_pool_size,
@@ -242,6 +256,8 @@ async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -
         statement_timeout=settings.database_statement_timeout_seconds,
         application="commonplace-worker",
     )
+    if (pool := await _unless_stopped(stop, opening)) is None:
+        return
     name = f"{socket.gethostname()}-{os.getpid()}"
     terms = Terms(worker=name, lease_seconds=settings.worker_lease_seconds)
     try:

@@ -284,6 +284,17 @@ async def test_an_idle_worker_stops_at_once(database: Database, tmp_path: Path) 
         assert monotonic() - started < 5
 
 
+async def test_a_worker_that_waits_for_postgres_stops_at_once_too(tmp_path: Path) -> None:
+    async with process(tmp_path, environ("postgresql://nobody@127.0.0.1:1/nowhere")) as running:
+
+        async def is_waiting() -> bool:
+            return running.has_logged("database_unreachable")
+
+        await until(is_waiting)
+        running.child.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+
+
 async def test_postgres_restarted_during_work_loses_and_doubles_nothing(tmp_path: Path) -> None:
     with EmbeddedPostgres() as server:
         pool = await open_pool(server.url(), size=5, connect_timeout=5, statement_timeout=30, application="tests")
