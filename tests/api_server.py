@@ -13,7 +13,9 @@ from starlette.types import ASGIApp
 async def served(app: ASGIApp) -> AsyncIterator[str]:
     """Yields the base URL; the lifespan has begun. The server ends with the block."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http="httptools", lifespan="on", log_config=None, access_log=False)
+        config = uvicorn.Config(
+            app, http="httptools", lifespan="on", log_config=None, access_log=False, server_header=False
+        )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve(sockets=[listener]))
         try:

@@ -88,14 +88,14 @@ async def make_key(
     return Key(id=str(key_id), token=token)
 
 
-async def set_limits(pool: Pool, team_id: str, *, metered: bool = True, **limits: int) -> None:
+async def set_limits(pool: Pool, team_id: str, **limits: int) -> None:
     """`limits`: columns of commonplace.team_limits, for example requests_per_minute."""
     names = ["team_id", "metered", *limits]
     places = ", ".join(f"${place}" for place in range(1, len(names) + 1))
     await pool.execute(
         f"INSERT INTO commonplace.team_limits ({', '.join(names)}) VALUES ({places})",
         UUID(team_id),
-        metered,
+        True,
         *limits.values(),
     )
 

@@ -1,5 +1,6 @@
 """The one table from fault to HTTP answer, shared by REST and the door in front of MCP."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -47,8 +48,12 @@ class HttpFault(Exception):
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """`body` as JSON; bodies come from the store or from ourselves, so they always encode."""
-    return Response(orjson.dumps(body), status_code=status, headers=dict(headers or {}), media_type=_MEDIA_TYPE)
+    """`body` as JSON."""
+    try:
+        content = orjson.dumps(body)
+    except orjson.JSONEncodeError:  # an integer above 64 bits: Postgres keeps a large float as one
+        content = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+    return Response(content, status_code=status, headers=dict(headers or {}), media_type=_MEDIA_TYPE)
 
 
 def answer_for(error: DomainError | HttpFault) -> Response:

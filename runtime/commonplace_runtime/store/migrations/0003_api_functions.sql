@@ -15,13 +15,13 @@ CREATE FUNCTION commonplace.authenticate_v1(p_token_hash text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known record;
-    window_start timestamptz := date_trunc('minute', now());
+    minute_start timestamptz := date_trunc('minute', now());
     this_month date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
     in_minute bigint;
     used_requests bigint;
     used_tokens bigint;
-    minute jsonb;
-    month jsonb;
+    minute_use jsonb;
+    month_use jsonb;
 BEGIN
     SELECT k.id, k.team_id, t.slug, k.project_id, p.name AS project, k.actor, k.scopes, k.last_used_at,
         l.requests_per_minute, l.requests_per_month, l.tokens_per_month, coalesce(l.metered, false) AS metered
@@ -39,19 +39,19 @@ BEGIN
 
     IF known.requests_per_minute IS NOT NULL THEN
         INSERT INTO commonplace.rate_counters AS c (team_id, key_id, window_start, requests)
-        VALUES (known.team_id, known.id, window_start, 1)
+        VALUES (known.team_id, known.id, minute_start, 1)
         ON CONFLICT (key_id, window_start) DO UPDATE SET requests = c.requests + 1
         RETURNING requests INTO in_minute;
-        minute := jsonb_build_object('limit', known.requests_per_minute, 'requests', in_minute,
-            'resetEpoch', extract(epoch FROM window_start)::bigint + 60,
-            'secondsLeft', greatest(1, ceil(extract(epoch FROM window_start + interval '1 minute' - clock_timestamp()))::bigint));
+        minute_use := jsonb_build_object('limit', known.requests_per_minute, 'requests', in_minute,
+            'resetEpoch', extract(epoch FROM minute_start)::bigint + 60,
+            'secondsLeft', greatest(1, ceil(extract(epoch FROM minute_start + interval '1 minute' - clock_timestamp()))::bigint));
     END IF;
     IF known.metered THEN
         SELECT coalesce(sum(quantity) FILTER (WHERE kind = 'request'), 0),
             coalesce(sum(quantity) FILTER (WHERE kind = 'tokens'), 0) INTO used_requests, used_tokens
         FROM commonplace.usage_counters
         WHERE team_id = known.team_id AND usage_counters.month = this_month AND kind IN ('request', 'tokens');
-        month := jsonb_build_object('requests', used_requests, 'requestCap', known.requests_per_month,
+        month_use := jsonb_build_object('requests', used_requests, 'requestCap', known.requests_per_month,
             'tokens', used_tokens, 'tokenCap', known.tokens_per_month);
         IF (in_minute IS NULL OR in_minute <= known.requests_per_minute)
             AND (known.requests_per_month IS NULL OR used_requests < known.requests_per_month) THEN
@@ -67,7 +67,7 @@ BEGIN
             SELECT id FROM commonplace.api_keys WHERE id = known.id FOR NO KEY UPDATE SKIP LOCKED);
     END IF;
     RETURN jsonb_build_object('keyId', known.id, 'teamId', known.team_id, 'teamSlug', known.slug, 'projectId', known.project_id,
-        'project', known.project, 'actor', known.actor, 'scopes', to_jsonb(known.scopes), 'minute', minute, 'month', month);
+        'project', known.project, 'actor', known.actor, 'scopes', to_jsonb(known.scopes), 'minute', minute_use, 'month', month_use);
 END
 $$;
 GRANT EXECUTE ON FUNCTION commonplace.authenticate_v1(text) TO commonplace_runtime;

@@ -1,0 +1,103 @@
+"""What every route shares, and the routes that need no key."""
+
+import httpx2
+import pytest
+
+from commonplace_runtime import contract
+from commonplace_runtime.entrypoints.http.envelope import SECURITY_HEADERS
+from commonplace_runtime.observability import REQUESTS
+from commonplace_runtime.store.pool import Pool
+from tests.factories import make_key, make_team
+
+
+async def test_security_headers_are_everywhere(http: httpx2.AsyncClient) -> None:
+    for path in ("/healthz", "/v1/search", "/nowhere", "/v1/info", "/v1/mcp"):
+        answer = await http.get(path)
+        assert {name: answer.headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS, path
+        assert "server" not in answer.headers
+        assert "x-powered-by" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("abc-123_X", True), ("a" * 64, True), ("a" * 65, False), ("-abc", False), ("a b", False), ("a/b", False)],
+)
+async def test_a_safe_request_id_is_kept(http: httpx2.AsyncClient, given: str, kept: bool) -> None:
+    answer = await http.post("/v1/search", headers={"X-Request-Id": given})
+    assert (answer.headers["x-request-id"] == given) == kept
+    assert len(answer.headers["x-request-id"]) == (len(given) if kept else 36)
+
+
+async def test_case_slash_and_head_do_not_matter(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    key = await make_key(admin_pool, (await make_team(admin_pool)).id)
+    for path in ("/V1/Search", "/v1/search/", "/v1/SEARCH/"):
+        answer = await http.post(path, json={"query": "x"}, headers=key.headers)
+        assert answer.status_code == 200, path
+    head = await http.head("/v1/connect", headers=key.headers)
+    assert (head.status_code, head.content) == (200, b"")
+    assert int(head.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/search"), ("POST", "/nowhere?x=1"), ("DELETE", "/v1/events/1"), ("PUT", "/")]
+)
+async def test_an_unknown_route_is_named(http: httpx2.AsyncClient, method: str, path: str) -> None:
+    answer = await http.request(method, path)
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "NotFound", "message": f"Cannot {method} {path.split('?')[0]}"}
+
+
+async def test_pages_of_this_machine_may_read_and_others_may_not(http: httpx2.AsyncClient) -> None:
+    local = await http.get("/healthz", headers={"Origin": "http://localhost:6274"})
+    assert local.headers["access-control-allow-origin"] == "http://localhost:6274"
+    assert "Origin" in local.headers["vary"]
+    foreign = await http.get("/healthz", headers={"Origin": "https://evil.example"})
+    assert foreign.status_code == 200
+    assert "access-control-allow-origin" not in foreign.headers
+    preflight = await http.options("/v1/mcp", headers={"Origin": "http://127.0.0.1:3000"})
+    assert preflight.status_code == 204
+    assert "X-Api-Key" in preflight.headers["access-control-allow-headers"]
+    assert preflight.headers["access-control-allow-origin"] == "http://127.0.0.1:3000"
+    plain = await http.get("/healthz")
+    assert "vary" not in plain.headers
+
+
+async def test_what_to_paste_is_told_without_minting(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    key = await make_key(admin_pool, (await make_team(admin_pool)).id)
+    answer = await http.get("/v1/connect", headers={**key.headers, "Host": "memory.example.com:8443"})
+    body = answer.json()
+    assert body["mcpUrl"] == "http://memory.example.com:8443/v1/mcp"
+    assert body["connectCommand"] == contract.connect_command(body["mcpUrl"], "<YOUR_API_KEY>")
+    assert "<YOUR_API_KEY>" in body["hint"]
+    assert key.token not in answer.text
+
+
+async def test_the_probes_speak_as_the_clients_expect(http: httpx2.AsyncClient) -> None:
+    assert (await http.get("/healthz")).json() == {"status": "ok", "runtime": "server-beta"}
+    assert (await http.get("/api/readiness")).json() == {"status": "ready", "mcpReady": True}
+    health = await http.get("/api/health")
+    assert health.status_code == 200
+    assert (health.json()["status"], health.json()["initialized"]) == ("ok", True)
+    info = (await http.get("/v1/info")).json()
+    assert info["runtime"] == "server-beta"
+    assert info["postgres"] == {"initialized": True, "schemaVersion": contract.SCHEMA_VERSION}
+    assert info["boundaries"]["queueManager"]["status"] == "active"
+
+
+async def test_an_older_schema_is_not_ready(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    await admin_pool.execute("DELETE FROM commonplace.schema_migrations WHERE version = $1", contract.SCHEMA_VERSION)
+    answer = await http.get("/api/readiness")
+    assert answer.status_code == 503
+    assert "commonplace migrate" in answer.json()["message"]
+    assert (await http.get("/api/health")).status_code == 503
+    assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_requests_are_counted_by_route_and_never_by_path(http: httpx2.AsyncClient) -> None:
+    def count(route: str, status: str) -> float:
+        return float(REQUESTS.labels("GET", route, status)._value.get())
+
+    before = count("/v1/jobs/{job_id}", "401"), count("unmatched", "404")
+    await http.get("/v1/jobs/123")
+    await http.get("/some/path/nobody/knows")
+    assert (count("/v1/jobs/{job_id}", "401"), count("unmatched", "404")) == (before[0] + 1, before[1] + 1)

@@ -1,0 +1,190 @@
+"""The closed list of what crosses teams, and that nothing else does."""
+
+import asyncpg
+import pytest
+
+from commonplace_runtime import contract
+from commonplace_runtime.store.pool import Pool
+from tests.conftest import Database
+from tests.factories import make_event, make_key, make_memory, make_session, make_team, set_limits
+
+RUNTIME_DEFINERS = {"authenticate_v1", "claim_v1", "queue_stats_v1", "housekeeping_v1", "schema_version_v1"}
+OPERATOR_DEFINERS = {
+    "put_team_v1",
+    "release_team_v1",
+    "observe_key_v1",
+    "put_key_v1",
+    "publish_key_v1",
+    "amend_key_v1",
+    "revoke_keys_v1",
+    "put_quota_v1",
+    "release_quota_v1",
+}
+SHARED = {"schema_version_v1"}
+TENANT_TABLES = """
+    SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'commonplace' AND c.relkind = 'r' AND (c.relname = 'teams' OR EXISTS (
+        SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'team_id' AND NOT a.attisdropped))
+    ORDER BY 1
+"""
+FUNCTIONS = """
+    SELECT p.proname, p.prosecdef, pg_get_userbyid(p.proowner) AS owner, p.proconfig,
+        has_function_privilege('commonplace_runtime', p.oid, 'EXECUTE') AS for_runtime,
+        has_function_privilege('commonplace_operator', p.oid, 'EXECUTE') AS for_operator,
+        EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
+            AS for_public
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'commonplace'
+"""
+
+
+async def may_read(admin_pool: Pool, table: str) -> bool:
+    question = "SELECT has_table_privilege('test_runtime', 'commonplace.' || $1::text, 'SELECT')"
+    return bool(await admin_pool.fetchval(question, table))
+
+
+async def fill_every_table(admin_pool: Pool) -> str:
+    """One row at least in each tenant table; returns the team's id."""
+    team = await make_team(admin_pool)
+    key = await make_key(admin_pool, team.id)
+    await set_limits(admin_pool, team.id, requests_per_minute=1000, requests_per_month=1000)
+    await admin_pool.fetchval("SELECT commonplace.authenticate_v1($1)", contract.hash_token(key.token))
+    await make_session(admin_pool, team, content_session_id="c")
+    await admin_pool.execute(
+        "INSERT INTO commonplace.team_members (team_id, actor, role) VALUES ($1::text::uuid, 'human:a', 'owner')",
+        team.id,
+    )
+    await admin_pool.execute("INSERT INTO commonplace.installations (installation, term) VALUES ('i', 0)")
+    await admin_pool.execute(
+        "INSERT INTO commonplace.quotas (id, team_id, name, enforcement, installation, owner_uid)"
+        " VALUES (gen_random_uuid(), $1::text::uuid, 'q', 'Enforce', 'i', 'u')",
+        team.id,
+    )
+    event = {
+        **make_event(),
+        "id": "01890000-0000-7000-8000-000000000001",
+        "jobId": "01890000-0000-7000-8000-000000000002",
+        "sourceAdapter": "hook",
+        "platformGiven": True,
+        "metadata": {},
+        "occurredAt": 1,
+        "digest": "d",
+        "privateParts": 0,
+        "redactedSecrets": 0,
+    }
+    await admin_pool.fetchval(
+        "SELECT commonplace.ingest_v1($1::text::uuid, $2::text::uuid, NULL, 'a', 'r', true, false, $3)",
+        team.id,
+        key.id,
+        [event],
+    )
+    await make_memory(admin_pool, team, "fact", event_id=event["id"])
+    return team.id
+
+
+async def test_the_list_of_definer_functions_is_closed(admin_pool: Pool) -> None:
+    found = {row["proname"]: row for row in await admin_pool.fetch(FUNCTIONS)}
+    definers = {name for name, row in found.items() if row["prosecdef"]}
+    assert definers <= RUNTIME_DEFINERS | OPERATOR_DEFINERS
+    assert {"authenticate_v1", "schema_version_v1"} | OPERATOR_DEFINERS <= definers
+    for name in definers:
+        assert found[name]["owner"] == contract.ROLE_OWNER, name
+        assert found[name]["proconfig"] == ["search_path=pg_catalog, pg_temp"], name
+        assert found[name]["for_runtime"] == (name in RUNTIME_DEFINERS), name
+        assert found[name]["for_operator"] == (name in OPERATOR_DEFINERS | SHARED), name
+    assert [name for name, row in found.items() if row["for_public"]] == []
+
+
+async def test_no_login_role_escapes_row_level_security(admin_pool: Pool) -> None:
+    roles = await admin_pool.fetch(
+        "SELECT rolname FROM pg_roles WHERE rolname LIKE 'commonplace%' AND (rolbypassrls OR rolsuper OR rolcanlogin)"
+    )
+    assert [row["rolname"] for row in roles] == []
+
+
+async def test_without_a_team_the_runtime_reads_nothing_of_any_tenant_table(
+    admin_pool: Pool, runtime_pool: Pool
+) -> None:
+    team_id = await fill_every_table(admin_pool)
+    tables = [row["relname"] for row in await admin_pool.fetch(TENANT_TABLES)]
+    assert {"teams", "events", "jobs", "job_groups", "memories", "audit_log", "sessions"} <= set(tables)
+    for table in tables:
+        assert await admin_pool.fetchval(f"SELECT count(*) FROM commonplace.{table}") > 0, f"{table} was not filled"
+        readable = await admin_pool.fetchval(
+            f"SELECT has_table_privilege('test_runtime', 'commonplace.{table}', 'SELECT')"
+        )
+        async with runtime_pool.acquire() as connection:
+            if not readable:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.fetchval(f"SELECT count(*) FROM commonplace.{table}")
+                continue
+            assert await connection.fetchval(f"SELECT count(*) FROM commonplace.{table}") == 0, table
+            async with connection.transaction():
+                await connection.execute("SELECT set_config('app.team_id', $1, true)", team_id)
+                assert await connection.fetchval(f"SELECT count(*) FROM commonplace.{table}") > 0, table
+            assert await connection.fetchval(f"SELECT count(*) FROM commonplace.{table}") == 0, f"{table}, afterwards"
+
+
+async def test_every_tenant_table_forces_row_level_security(admin_pool: Pool) -> None:
+    rows = await admin_pool.fetch(
+        "SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity FROM pg_class c"
+        " WHERE c.relnamespace = 'commonplace'::regnamespace AND c.relkind = 'r'"
+    )
+    forced = {row["relname"] for row in rows if row["relrowsecurity"] and row["relforcerowsecurity"]}
+    assert {row["relname"] for row in await admin_pool.fetch(TENANT_TABLES)} <= forced
+    assert {row["relname"] for row in rows} - forced == {"installations", "schema_migrations"}
+
+
+async def test_a_definer_function_of_somebody_else_reads_nothing(
+    admin_pool: Pool, runtime_pool: Pool, database: Database
+) -> None:
+    await fill_every_table(admin_pool)
+    superuser = await asyncpg.connect(database.superuser_url)
+    try:
+        await superuser.execute("CREATE SCHEMA elsewhere AUTHORIZATION test_runtime")
+    finally:
+        await superuser.close()
+    for row in await admin_pool.fetch(TENANT_TABLES):
+        table = row["relname"]
+        if not await admin_pool.fetchval(
+            f"SELECT has_table_privilege('test_runtime', 'commonplace.{table}', 'SELECT')"
+        ):
+            continue
+        await runtime_pool.execute(
+            f"CREATE FUNCTION elsewhere.peek_{table}() RETURNS bigint LANGUAGE sql SECURITY DEFINER"
+            f" SET search_path = pg_catalog, pg_temp AS 'SELECT count(*) FROM commonplace.{table}'"
+        )
+        assert await runtime_pool.fetchval(f"SELECT elsewhere.peek_{table}()") == 0, table
+
+
+async def test_the_runtime_may_not_act_as_the_operator(runtime_pool: Pool) -> None:
+    for call in (
+        "put_team_v1('i', 0, 0, 'u', gen_random_uuid(), 's', 'n', '{}', '[]', '[]', false)",
+        "release_team_v1('i', 0, 0, 'u', true)",
+        "revoke_keys_v1('i', 0, 0, 'u')",
+        "observe_key_v1('i', 0, 0, 'u')",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await runtime_pool.fetchval(f"SELECT commonplace.{call}")
+    for statement in (
+        "CREATE TABLE commonplace.mine (a int)",
+        "SET ROLE commonplace_owner",
+        "ALTER TABLE commonplace.events DISABLE ROW LEVEL SECURITY",
+        "UPDATE commonplace.teams SET name = 'x'",
+        "DELETE FROM commonplace.audit_log",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await runtime_pool.execute(statement)
+
+
+async def test_a_function_called_for_one_team_never_sees_another(admin_pool: Pool, runtime_pool: Pool) -> None:
+    """Even with arguments that only a bug could mix up: another team's project and job."""
+    await fill_every_table(admin_pool)
+    job = await admin_pool.fetchrow("SELECT id::text, project_id FROM commonplace.jobs")
+    event_id = await admin_pool.fetchval("SELECT id::text FROM commonplace.events")
+    assert job is not None
+    other = await make_team(admin_pool)
+    key = await make_key(admin_pool, other.id)
+    assert await runtime_pool.fetchval("SELECT commonplace.get_event_v1($1, $2)", other.id, event_id) is None
+    assert await runtime_pool.fetchval("SELECT commonplace.get_jobs_v1($1, NULL, $2)", other.id, [job["id"]]) == {}
+    recall = "SELECT commonplace.recall_v1($1, $2, $3, 'a', 'r', 'recent', NULL, NULL, 10, NULL, NULL)"
+    assert await runtime_pool.fetchval(recall, other.id, key.id, job["project_id"]) == []
