@@ -49,7 +49,7 @@ class Cluster:
             text=True,
             timeout=KUBECTL_SECONDS,
             check=False,
-            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - one async-signal-safe call
+            preexec_fn=die_with_parent(signal.SIGKILL),
         )
         if done.returncode != 0:
             raise CheckFailed(f"kubectl {' '.join(words[:3])}: {done.stderr.strip()[:400]}")
