@@ -37,7 +37,7 @@ async def serve(operator: Operator, settings: Settings, configuration: kubernete
 
     async def session() -> aiohttp.ClientSession:
         # Read anew on each log-in: a service account's token on disk is replaced while we run.
-        return await open_session(await load_configuration(), connections=connections)
+        return await open_session(await load_configuration(os.environ), connections=connections)
 
     await operator.run(server=configuration.host, open_session=session)
 
@@ -52,7 +52,7 @@ async def main() -> int:
     configure_logging(style=settings.log_format, level=settings.log_level)
     log = structlog.get_logger("commonplace_operator")
     try:
-        configuration = await load_configuration()
+        configuration = await load_configuration(os.environ)
     except errors.Refused as error:
         log.critical("no_cluster_configuration", detail=str(error))
         return os.EX_CONFIG

@@ -7,7 +7,6 @@ cache file on disk, and cannot address `/status`. Every call has a time-out.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -189,7 +188,7 @@ class KubernetesCluster:
         await self._client.close()  # type: ignore[no-untyped-call]
 
 
-async def load_configuration(environment: Mapping[str, str] = os.environ) -> kubernetes_client.Configuration:
+async def load_configuration(environment: Mapping[str, str]) -> kubernetes_client.Configuration:
     """
     Where the API server is and who we are: `KUBECONFIG`, else the pod's service account, else `~/.kube/config`.
 

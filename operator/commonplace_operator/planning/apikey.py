@@ -4,7 +4,7 @@ Publish after valid: what makes cluster and database agree with an ApiKey.
 A new token goes in four steps: its hash into an unpublished row (which already authenticates), the token into the
 Secret, the row published while the previous one enters its grace period, the status. A crash between any two leaves a
 Secret whose token works. First issue, rotation, a lost or edited Secret and a restored database are this one path;
-what differs is which of the steps are already done. `docs/decisions/0020-operator-publish-after-valid.md` has the traces.
+what differs is which of the steps are already done. The traces: `docs/decisions/0020-operator-publish-after-valid.md`.
 """
 
 from dataclasses import dataclass, field

@@ -96,7 +96,7 @@ async def main() -> None:
     assert killer.moment in {"before", "after"}
     settings = Settings.from_environment()
     configure_logging(style="json", level="debug")
-    configuration = await load_configuration()
+    configuration = await load_configuration(os.environ)
     operator = build(
         settings,
         cluster=CrashingCluster(KubernetesCluster(configuration, timeout=15), killer),

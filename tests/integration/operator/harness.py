@@ -161,10 +161,10 @@ class World:
         """Wait for Ready=True of the newest generation; the object."""
 
         def look() -> dict[str, Any] | None:
-            body = self.get(kind, name)
-            condition = self.condition(kind, name)
-            if body and condition.get("status") == "True":
-                return body if condition["observedGeneration"] == body["metadata"]["generation"] else None
+            body = self.get(kind, name) or {}
+            for condition in body.get("status", {}).get("conditions", []):
+                if condition["type"] == "Ready" and condition["status"] == "True":
+                    return body if condition["observedGeneration"] == body["metadata"]["generation"] else None
             return None
 
         return dict(await until(look, f"{kind} {name} Ready; now {self.condition(kind, name)}"))

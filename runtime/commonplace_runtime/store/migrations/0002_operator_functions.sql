@@ -66,7 +66,7 @@ BEGIN
     IF team.id IS NULL THEN
         SELECT * INTO team FROM commonplace.teams WHERE slug = p_slug FOR UPDATE;
         IF NOT (p_adopt OR (team.detached_at IS NOT NULL AND team.installation IS NOT DISTINCT FROM p_installation
-                AND team.metadata @> origin AND origin <> '{}')) THEN
+                AND team.metadata ->> 'namespace' IS NOT DISTINCT FROM p_policies ->> 'namespace')) THEN
             RAISE EXCEPTION 'slug % belongs to team %', p_slug, team.id USING ERRCODE = 'CM003';
         END IF;
         outcome := 'adopted';
