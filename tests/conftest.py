@@ -3,7 +3,6 @@
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -12,11 +11,7 @@ from commonplace_runtime.embedded import EmbeddedPostgres, EmbeddedRedis
 from commonplace_runtime.services.migrate import migrate
 from commonplace_runtime.store.pool import Pool, open_pool
 
-pytest_plugins = [
-    name
-    for name, path in [("tests.kubernetes_fixtures", "kubernetes_fixtures.py")]
-    if (Path(__file__).parent / path).exists()
-]
+pytest_plugins = ["tests.kubernetes_fixtures"]
 
 LOGINS = {
     "test_runtime": "commonplace_runtime",
