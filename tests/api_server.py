@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 async def served(app: ASGIApp) -> AsyncIterator[str]:
     """Yields the base URL; the lifespan has begun. The server ends with the block."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
             app, http="httptools", lifespan="on", log_config=None, access_log=False, server_header=False
         )

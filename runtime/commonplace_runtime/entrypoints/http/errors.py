@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
+import structlog
 from starlette.responses import Response
 
 from commonplace_runtime.domain.errors import (
@@ -19,6 +20,8 @@ from commonplace_runtime.domain.errors import (
     Unavailable,
 )
 from commonplace_runtime.domain.validation import InvalidFields, ProjectMissing, wrong_type
+
+log = structlog.get_logger(__name__)
 
 UNAVAILABLE_RETRY_SECONDS: Final = 2
 _MEDIA_TYPE: Final = "application/json; charset=utf-8"
@@ -74,7 +77,8 @@ def answer_for(error: DomainError | HttpFault) -> Response:
     elif isinstance(error, RateLimited):
         headers["Retry-After"] = str(error.retry_after_seconds)
     elif isinstance(error, Unavailable):
-        # The cause may name hosts and users: it is for our log, which has it.
+        # The cause may name hosts and users: it is for our log.
+        log.warning("store_unavailable", error=error.message)
         body["message"] = "The memory store does not answer right now; try again."
         headers["Retry-After"] = str(UNAVAILABLE_RETRY_SECONDS)
     return json_response(body, status, headers)
