@@ -44,4 +44,4 @@ unit: $(STAMP) ## Run the tests that need no server (seconds)
 
 test: ## Run every check that needs no pods, on real servers
 	@$(MAKE) --no-print-directory --jobs=2 lint cluster
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2

@@ -6,12 +6,34 @@ from dataclasses import dataclass
 
 import asyncpg
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from commonplace_runtime.embedded import EmbeddedPostgres, EmbeddedRedis
 from commonplace_runtime.services.migrate import migrate
 from commonplace_runtime.store.pool import Pool, open_pool
 
 pytest_plugins = ["tests.kubernetes_fixtures"]
+
+ONE_AFTER_THE_OTHER = ("tests/integration/operator/", "tests/integration/demo/")
+"""Folders whose tests share one server that serves all of them: an operator watches every namespace."""
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    """
+    Hands whole files, and whole folders of `ONE_AFTER_THE_OTHER`, to one worker.
+
+    xdist's own `loadgroup` writes to a field that pytest 9 no longer reads.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in ONE_AFTER_THE_OTHER if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)
+
 
 LOGINS = {
     "test_runtime": "commonplace_runtime",

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).parent
 DEMO_SECONDS = 150
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.timeout(600)
 
 
 def start(*words: str) -> subprocess.Popen[str]:

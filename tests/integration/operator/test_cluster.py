@@ -10,8 +10,6 @@ from commonplace_operator.cluster import KubernetesCluster, load_configuration
 from commonplace_operator.resources import names
 from e2e.cluster.control_plane import ControlPlane
 
-pytestmark = pytest.mark.xdist_group("operator")
-
 
 @pytest.fixture
 async def cluster(control_plane: ControlPlane) -> AsyncIterator[KubernetesCluster]:

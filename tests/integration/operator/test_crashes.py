@@ -15,8 +15,6 @@ import pytest
 from e2e.cluster.control_plane import ControlPlane
 from tests.integration.operator.harness import OperatorProcess, World, operator_environment, until
 
-pytestmark = pytest.mark.xdist_group("operator")
-
 ISSUING = [
     ("before", "finalizer"),
     ("after", "finalizer"),

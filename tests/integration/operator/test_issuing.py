@@ -3,12 +3,8 @@
 import base64
 import json
 
-import pytest
-
 from commonplace_runtime import contract
 from tests.integration.operator.harness import OperatorProcess, World, until
-
-pytestmark = pytest.mark.xdist_group("operator")
 
 
 async def provisioned(world: World) -> None:

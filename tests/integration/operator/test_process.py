@@ -8,13 +8,9 @@ import time
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from commonplace_runtime.embedded import free_port
 from e2e.cluster.control_plane import ControlPlane
 from tests.integration.operator.harness import OperatorProcess, operator_environment, until
-
-pytestmark = pytest.mark.xdist_group("operator")
 
 
 def begin(environment: dict[str, str], tmp_path: Path) -> OperatorProcess:

@@ -4,11 +4,7 @@ import asyncio
 import base64
 import uuid
 
-import pytest
-
 from tests.integration.operator.harness import OperatorProcess, World, until
-
-pytestmark = pytest.mark.xdist_group("operator")
 
 
 async def test_a_runtime_publishes_its_address_and_counts_teams(operator: OperatorProcess, world: World) -> None:
