@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 START_TIMEOUT_SECONDS = 60.0
@@ -56,6 +57,15 @@ def _tail(log: Path, lines: int = 15) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
+def _open_private(log: Path) -> BinaryIO:
+    return os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
+def _postmaster_of(pgdata: Path) -> int:
+    first, *_ = (pgdata / "postmaster.pid").read_text().splitlines()
+    return int(first)
+
+
 def _stop(process: subprocess.Popen[bytes], signal_number: int, patience: float) -> None:
     if process.poll() is None:
         process.send_signal(signal_number)
@@ -82,8 +92,7 @@ class EmbeddedPostgres:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir = self.data_dir / "pgdata"
         if len(str(self._socket_dir)) > _SOCKET_PATH_LIMIT:
-            self._socket_dir = Path(tempfile.mkdtemp(prefix="cp-"))
-            self._socket_dir.chmod(0o777)
+            self._socket_dir = Path(tempfile.mkdtemp(prefix="cp-"))  # 0700: whoever enters is trusted
 
     def start(self) -> "EmbeddedPostgres":
         """Start and wait until it answers. Raises EmbeddedServerFailed."""
@@ -95,9 +104,11 @@ class EmbeddedPostgres:
         pgdata.mkdir(exist_ok=True)
         server = PostgresServer(pgdata, cleanup_mode=None)
         server.ensure_pgdata_inited()
+        if server.system_user and self._socket_dir != pgdata:
+            shutil.chown(self._socket_dir, server.system_user)
         settings = {"listen_addresses": "", "unix_socket_directories": str(self._socket_dir)} | self._settings
         log = self.data_dir / "postgres.log"
-        with log.open("ab") as output:
+        with _open_private(log) as output:
             self._process = subprocess.Popen(
                 [
                     str(server.bin_path / "postgres"),
@@ -121,7 +132,16 @@ class EmbeddedPostgres:
                 self.stop()
                 raise EmbeddedServerFailed(f"PostgreSQL did not start in {self.data_dir}:\n{_tail(log)}")
             time.sleep(0.05)
+        if self._process.pid != _postmaster_of(pgdata):
+            self._process.wait(10)
+            self._process = None
+            raise EmbeddedServerFailed(f"{self.data_dir} is in use: another process runs its PostgreSQL")
         return self
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server that `start` started has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def url(self, *, user: str = "postgres", database: str = "postgres") -> str:
         """Connection string for `user`; no password is asked for on this socket."""
@@ -160,10 +180,15 @@ def redis_server_program() -> str:
 
 
 class EmbeddedRedis:
-    """One Redis on a loopback port of its own. It keeps nothing: it only carries doorbells."""
+    """
+    One Redis on a loopback port of its own. It keeps nothing: it only carries doorbells.
 
-    def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="commonplace-redis-"))
+    directory: for its log, removed by `stop`; a temporary one by default.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory or Path(tempfile.mkdtemp(prefix="commonplace-redis-"))
+        self._directory.mkdir(parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
@@ -198,6 +223,11 @@ class EmbeddedRedis:
                 raise EmbeddedServerFailed(f"Redis did not start on port {self.port}:\n{_tail(log)}")
             time.sleep(0.02)
         return self
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server that `start` started has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def _answers(self) -> bool:
         try:

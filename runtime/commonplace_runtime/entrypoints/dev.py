@@ -16,9 +16,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -65,10 +66,10 @@ def run_dev(environ: Mapping[str, str], *, data_dir: Path | None, port: int, wit
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _raise_stopped)
     try:
-        with running(environ, directory, port=port, with_worker=with_worker) as (stack, children):
+        with running(environ, directory, port=port, with_worker=with_worker) as (stack, is_running):
             _announce(stack, directory, as_json=as_json)
-            failed = _wait_for_first_end(children)
-            print(f"commonplace dev: {failed} ended by itself; its last lines are above", file=sys.stderr)
+            failed = _wait_for_first_end(is_running)
+            print(f"commonplace dev: {failed} ended by itself, so everything was ended", file=sys.stderr)
             return EXIT_FAILED
     except _Stopped:
         return 0
@@ -91,12 +92,17 @@ def _default_data_dir(environ: Mapping[str, str]) -> Path:
 @contextmanager
 def running(
     environ: Mapping[str, str], directory: Path, *, port: int, with_worker: bool
-) -> Iterator[tuple[DevStack, Mapping[str, subprocess.Popen[bytes]]]]:
-    """The whole stack, ready to answer; everything is ended on the way out."""
+) -> Iterator[tuple[DevStack, Mapping[str, Callable[[], bool]]]]:
+    """The whole stack, ready to answer, and for each part whether it runs; everything is ended on the way out."""
     with ExitStack() as stack:
         api_port = _port(port)
         postgres = stack.enter_context(EmbeddedPostgres(directory))
-        redis_url = environ.get(contract.ENV_REDIS_URL) or stack.enter_context(EmbeddedRedis()).url
+        is_running: dict[str, Callable[[], bool]] = {"Postgres": lambda: postgres.is_running}
+        redis_url = environ.get(contract.ENV_REDIS_URL)
+        if not redis_url:
+            redis = stack.enter_context(EmbeddedRedis(directory / "redis"))
+            redis_url = redis.url
+            is_running["Redis"] = lambda: redis.is_running
         admin_url, database_url = postgres.url(), postgres.url(user=RUNTIME_LOGIN)
         key = _developer_key(admin_url, directory / "dev-key")
         base_url = f"http://127.0.0.1:{api_port}"
@@ -116,6 +122,7 @@ def running(
         if with_worker:
             children["worker"] = _child("worker", child_environ)
         _await_ready(base_url + contract.READINESS_PATH, children)
+        is_running |= {name: partial(_has_not_ended, child) for name, child in children.items()}
         yield (
             DevStack(
                 base_url=base_url,
@@ -125,7 +132,7 @@ def running(
                 key=key,
                 mcp_url=contract.mcp_url(base_url),
             ),
-            children,
+            is_running,
         )
 
 
@@ -192,10 +199,14 @@ def _await_ready(url: str, children: Mapping[str, subprocess.Popen[bytes]]) -> N
     raise EmbeddedServerFailed(f"{url} did not answer within {START_TIMEOUT_SECONDS:.0f} s")
 
 
-def _wait_for_first_end(children: Mapping[str, subprocess.Popen[bytes]]) -> str:
+def _has_not_ended(child: subprocess.Popen[bytes]) -> bool:
+    return child.poll() is None
+
+
+def _wait_for_first_end(is_running: Mapping[str, Callable[[], bool]]) -> str:
     while True:
-        for name, child in children.items():
-            if child.poll() is not None:
+        for name, runs in is_running.items():
+            if not runs():
                 return name
         time.sleep(0.2)
 

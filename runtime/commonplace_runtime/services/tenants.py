@@ -60,7 +60,7 @@ async def list_teams(pool: Pool) -> Sequence[Record]:
 async def _team(connection: Connection, reference: str) -> Record:
     found = await store.find_teams(connection, reference)
     if not found:
-        raise NotFound(f"there is no team {reference}: `commonplace teams list` shows them")
+        raise NotFound(f"there is no team {reference!r}: `commonplace teams list` shows them")
     if len(found) > 1 and reference not in (str(found[0]["id"]), found[0]["slug"]):
         raise Conflict(f"several teams are called {reference}: name one by its id or slug")
     return found[0]
@@ -82,7 +82,7 @@ async def create_project(pool: Pool, team: str, name: str) -> Record:
 async def list_projects(pool: Pool, team: str | None) -> Sequence[Record]:
     """The projects of `team`, or of every team."""
     async with _transaction(pool) as connection:
-        owner = await _team(connection, team) if team else None
+        owner = await _team(connection, team) if team is not None else None
         return await store.list_projects(connection, owner["id"] if owner else None)
 
 
@@ -112,9 +112,9 @@ async def create_key(
     token = contract.make_token(secrets.token_bytes(contract.TOKEN_ENTROPY_BYTES))
     async with _transaction(pool) as connection:
         owner = await _team(connection, team)
-        within = await store.find_project(connection, owner["id"], project) if project else None
-        if project and within is None:
-            raise NotFound(f"team {owner['slug']} has no project {project}: `commonplace projects list --team …`")
+        within = await store.find_project(connection, owner["id"], project) if project is not None else None
+        if project is not None and within is None:
+            raise NotFound(f"team {owner['slug']} has no project {project!r}: `commonplace projects list --team …`")
         project_id = within["id"] if within else None
         label = name or f"cli-{str(key_id)[-8:]}"
         await store.insert_key(
@@ -138,7 +138,7 @@ async def create_key(
 async def list_keys(pool: Pool, team: str | None) -> Sequence[Record]:
     """The keys of `team`, or of every team; never a token."""
     async with _transaction(pool) as connection:
-        owner = await _team(connection, team) if team else None
+        owner = await _team(connection, team) if team is not None else None
         return await store.list_keys(connection, owner["id"] if owner else None)
 
 

@@ -46,7 +46,11 @@ def migrations() -> Sequence[Migration]:
 
 async def create_roles(connection: Connection) -> None:
     """Create the four group roles where they are missing. Needs CREATEROLE, no superuser."""
-    await connection.execute((files("commonplace_runtime.store") / "roles.sql").read_text(encoding="utf-8"))
+    text = (files("commonplace_runtime.store") / "roles.sql").read_text(encoding="utf-8")
+    async with connection.transaction():
+        # Two GRANTs on one database at once fail with "tuple concurrently updated".
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute(text)
 
 
 async def missing_roles(connection: Connection) -> Sequence[str]:

@@ -21,7 +21,8 @@ BEGIN
     IF NOT pg_catalog.pg_has_role('commonplace_admin', 'commonplace_owner', 'MEMBER') THEN
         GRANT commonplace_owner TO commonplace_admin;
     END IF;
-    IF NOT pg_catalog.pg_has_role(current_user, 'commonplace_owner', 'MEMBER') THEN
+    -- SET, not MEMBER: who creates a role is a member of it, but may not act as it unless told.
+    IF NOT pg_catalog.pg_has_role(current_user, 'commonplace_owner', 'SET') THEN
         EXECUTE format('GRANT commonplace_owner TO %I', current_user);
     END IF;
     EXECUTE format('GRANT CREATE ON DATABASE %I TO commonplace_owner', current_database());

@@ -74,7 +74,9 @@ async def test_a_team_gets_projects_and_keys(database: Database, admin_pool: Poo
     [
         (["teams", "create", "!!!"], "choose another name"),
         (["projects", "create", "--team", "nobody", "x"], "commonplace teams list"),
-        (["keys", "create", "--team", "nobody", "--scope", "memories:read"], "there is no team nobody"),
+        (["keys", "create", "--team", "nobody", "--scope", "memories:read"], "there is no team 'nobody'"),
+        (["keys", "create", "--team", "", "--scope", "memories:read"], "there is no team ''"),
+        (["keys", "list", "--team", ""], "there is no team ''"),
         (["keys", "create", "--team", "nobody", "--scope", "everything"], "unknown scope everything"),
         (["keys", "create", "--team", "t", "--scope", "*", "--expires-at", "tomorrow"], "write it like 2027"),
         (["keys", "create", "--team", "t", "--scope", "*", "--expires-at", "2020-01-01T00:00:00Z"], "expired already"),
@@ -98,3 +100,10 @@ def test_misconfiguration_names_every_variable_and_exits_78() -> None:
     missing = commonplace(None, "teams", "list")
     assert missing.returncode == 78
     assert "COMMONPLACE_ADMIN_DATABASE_URL is not set" in missing.stderr
+
+
+def test_an_empty_project_never_widens_a_key(database: Database) -> None:
+    answer(database, "teams", "create", "alpha")
+    done = commonplace(database, "keys", "create", "--team", "alpha", "--project", "", "--scope", "*")
+    assert done.returncode == 1
+    assert "has no project ''" in done.stderr

@@ -117,6 +117,29 @@ def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
     assert f"port {port} is in use: say --port N" in done.stderr
 
 
+def test_a_second_run_on_the_same_data_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with dev(tmp_path / "data") as (process, first):
+        done = subprocess.run(
+            [sys.executable, "-m", "commonplace_runtime", "dev", "--data-dir", str(tmp_path / "data"), "--port", "0"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "is in use" in done.stderr
+        assert process.poll() is None
+        assert recall(first, "anything at all") == []
+
+
+def test_without_its_postgres_it_ends_and_says_so(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with dev(data) as (process, _):
+        os.kill(int((data / "pgdata" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGQUIT)
+        assert process.wait(60) == 1
+    assert "Postgres ended by itself" in (tmp_path / "dev.log").read_text()
+
+
 def commands_naming(text: str) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():

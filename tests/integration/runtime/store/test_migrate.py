@@ -1,4 +1,7 @@
 import asyncio
+import os
+from pathlib import Path
+from urllib.parse import unquote
 
 import asyncpg
 import pytest
@@ -48,3 +51,26 @@ async def test_an_edited_migration_is_refused(database: Database) -> None:
         await pool.execute("UPDATE commonplace.schema_migrations SET checksum = 'other' WHERE version = 1")
         with pytest.raises(Conflict, match="another text"):
             await migrate(pool, with_roles=False)
+
+
+async def test_a_role_with_createrole_and_its_own_database_is_enough() -> None:
+    with EmbeddedPostgres(settings={"fsync": "off"}) as server:
+        connection = await asyncpg.connect(server.url())
+        try:
+            await connection.execute("CREATE ROLE creator LOGIN CREATEROLE")
+            await connection.execute("CREATE DATABASE memory OWNER creator")
+        finally:
+            await connection.close()
+        url = server.url(user="creator", database="memory")
+        async with await open_pool(url, size=1, connect_timeout=5, statement_timeout=60, application="t") as pool:
+            assert len(await migrate(pool, with_roles=True)) == len(migrations())
+            assert await migrate(pool, with_roles=False) == []
+
+
+async def test_a_socket_outside_a_long_data_directory_lets_nobody_else_in(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / ("long" * 30), settings={"fsync": "off"}) as server:
+        socket_dir = Path(unquote(server.url().partition("host=")[2]))
+        assert not socket_dir.is_relative_to(tmp_path)
+        assert os.stat(socket_dir).st_mode & 0o077 == 0  # noqa: PTH116
+        connection = await asyncpg.connect(server.url())
+        await connection.close()
