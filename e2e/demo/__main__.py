@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 from commonplace_runtime.embedded import EmbeddedServerFailed
@@ -77,10 +79,12 @@ def _keep(story: Story) -> None:
         story.apply_samples()
         story.wait_ready()
         story.read_secret()
+    cluster = story.stack.cluster
     lines = [
         "",
-        f"KUBECONFIG={story.stack.cluster.kubeconfig}",
-        f"namespace {story.stack.cluster.namespace}",
+        f"export KUBECONFIG={cluster.kubeconfig}",
+        f'export PATH="{Path(cluster.program).parent}:$PATH"',
+        f"kubectl --namespace {cluster.namespace} get memory",
         "",
         story.secret["connect-command"],
         "",
@@ -91,12 +95,40 @@ def _keep(story: Story) -> None:
 
 
 def _clean_cluster(cluster: Cluster, report: Report) -> None:
+    """Remove objects, namespace and the CRDs that the demo made; one that fails does not keep the next from going."""
+    left = []
     with report.step("remove what the demo made in the cluster"):
-        kinds = "apikey,memoryquota,memoryteam,memoryruntime"
-        cluster.kubectl("delete", kinds, "--all", "--ignore-not-found", "--timeout=60s")
-        cluster.kubectl("delete", "namespace", cluster.namespace, "--ignore-not-found", "--timeout=120s")
-        if cluster.made_crds:
-            cluster.kubectl("delete", "crd", *cluster.made_crds, "--timeout=60s")
+        for what, remove in (
+            ("its objects", _delete_objects),
+            (f"namespace {cluster.namespace}", _delete_namespace),
+            ("its CRDs", _delete_crds),
+        ):
+            try:
+                remove(cluster)
+            except (CheckFailed, subprocess.TimeoutExpired) as error:
+                left.append(f"{what}: {error}")
+    for line in left:
+        complain(f"stayed in the cluster: {line}")
+
+
+def _delete_objects(cluster: Cluster) -> None:
+    kinds = "apikey,memoryquota,memoryteam,memoryruntime"
+    try:
+        cluster.kubectl("delete", kinds, "--all", "--ignore-not-found", "--timeout=30s")
+    except CheckFailed:
+        # Nobody is there to release them: in a namespace of the demo's own that is the demo's to do.
+        for name in cluster.kubectl("get", kinds, "-o", "name").split():
+            cluster.kubectl("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        cluster.kubectl("delete", kinds, "--all", "--ignore-not-found", "--timeout=30s")
+
+
+def _delete_namespace(cluster: Cluster) -> None:
+    cluster.kubectl("delete", "namespace", cluster.namespace, "--ignore-not-found", "--timeout=120s")
+
+
+def _delete_crds(cluster: Cluster) -> None:
+    if cluster.made_crds:
+        cluster.kubectl("delete", "crd", *cluster.made_crds, "--timeout=60s")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

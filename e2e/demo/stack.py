@@ -25,7 +25,7 @@ from e2e.demo.report import CheckFailed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNTIME_LOGIN, OPERATOR_LOGIN = "demo_runtime", "demo_operator"
-KUBECTL_SECONDS = 90
+KUBECTL_SECONDS = 150  # above every --timeout that a caller gives kubectl
 
 
 @dataclass(kw_only=True)
@@ -87,7 +87,7 @@ def current_cluster(say: Callable[[str], None]) -> Cluster:
         found = cluster.kubectl("get", crd, "--all-namespaces", "-o", "name")
         if found.strip():
             raise CheckFailed(
-                f"this cluster holds {len(found.split())} objects of {crd}: the demo does not run beside them. "
+                f"this cluster holds objects of {crd} ({len(found.split())}): the demo does not run beside them. "
                 "Leave CLUSTER out to use a cluster of its own"
             )
     return cluster
