@@ -4,17 +4,18 @@
 
 -- Refuses an older term and records a newer one. The shared lock lasts to the end of the transaction,
 -- so no statement of an old leader can commit after the new leader's first one.
+-- No lock is taken before the write: two calls of a new term that both held the shared lock could neither write.
 CREATE FUNCTION commonplace.fence(p_installation text, p_term bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known bigint;
 BEGIN
-    SELECT term INTO known FROM commonplace.installations WHERE installation = p_installation FOR SHARE;
+    SELECT term INTO known FROM commonplace.installations WHERE installation = p_installation;
     IF known IS NULL OR known < p_term THEN
         INSERT INTO commonplace.installations AS i (installation, term) VALUES (p_installation, p_term)
-        ON CONFLICT (installation) DO UPDATE SET term = greatest(i.term, excluded.term), updated_at = now()
-        RETURNING i.term INTO known;
+        ON CONFLICT (installation) DO UPDATE SET term = excluded.term, updated_at = now() WHERE i.term < excluded.term;
     END IF;
+    SELECT term INTO known FROM commonplace.installations WHERE installation = p_installation FOR SHARE;
     IF known > p_term THEN
         RAISE EXCEPTION 'term % of installation % is over: term % leads', p_term, p_installation, known
             USING ERRCODE = 'CM001';
@@ -395,6 +396,9 @@ BEGIN
         outcome := 'unchanged';
     ELSE
         PERFORM commonplace.refresh_team_limits(p_team_id);
+        IF known.team_id <> p_team_id THEN
+            PERFORM commonplace.refresh_team_limits(known.team_id);
+        END IF;
         PERFORM commonplace.audit_operator(p_team_id, p_installation, 'quota.' || outcome, 'quota', p_owner_uid, p_limits);
     END IF;
     RETURN jsonb_build_object('outcome', outcome, 'measuredAt', now(),

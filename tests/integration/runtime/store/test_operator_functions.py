@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from commonplace_runtime.store.pool import Pool
+from tests.conftest import Database
 
 INSTALLATION = "cluster-1/default"
 
@@ -213,3 +214,28 @@ async def test_amending_follows_the_object_without_a_new_token(operator_pool: Po
     assert await operator_pool.fetchval("SELECT commonplace.revoke_keys_v1($1, 1, 2, 'key-uid')", INSTALLATION) == 1
     seen = await operator_pool.fetchval("SELECT commonplace.observe_key_v1($1, 1, 2, 'key-uid')", INSTALLATION)
     assert (seen["newestRevision"], seen["keys"]) == (1, [])
+
+
+async def test_a_new_term_never_deadlocks_and_never_lets_an_older_one_follow(database: Database) -> None:
+    connections = [await asyncpg.connect(database.operator_url) for _ in range(16)]
+    answers: list[tuple[int, str | None]] = []
+
+    async def call(connection: Any, term: int) -> None:
+        try:
+            await connection.fetchval("SELECT commonplace.observe_key_v1('racing', $1, 1, 'uid')", term)
+        except asyncpg.PostgresError as error:
+            answers.append((term, error.sqlstate))
+        else:
+            answers.append((term, None))
+
+    try:
+        for term in range(0, 60, 2):
+            # Half of them still believe in the term before.
+            await asyncio.gather(*(call(c, term + (number % 2)) for number, c in enumerate(connections)))
+            await call(connections[0], term)
+            assert answers[-1] == (term, "CM001"), "an older term succeeded after a newer one had committed"
+    finally:
+        for connection in connections:
+            await connection.close()
+    assert {state for _, state in answers} <= {None, "CM001"}
+    assert all(state is None for term, state in answers if term % 2)
