@@ -39,15 +39,58 @@ AS $$
     VALUES (p_team_id, 'system:operator', p_action, p_type, p_id, p_details || jsonb_build_object('installation', p_installation));
 $$;
 
+-- Recompute the materialised minimum. Not for the operator: called by the functions below.
+CREATE FUNCTION commonplace.refresh_team_limits(p_team_id uuid) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO commonplace.team_limits (team_id, requests_per_minute, requests_per_month, tokens_per_month, cost_per_month_usd,
+        memories, storage_bytes, api_keys, workers, soft_tokens_per_month, soft_cost_per_month_usd, metered, updated_at)
+    SELECT p_team_id,
+        min(requests_per_minute) FILTER (WHERE enforcement = 'Enforce'),
+        min(requests_per_month) FILTER (WHERE enforcement = 'Enforce'),
+        min(tokens_per_month) FILTER (WHERE enforcement = 'Enforce'),
+        min(cost_per_month_usd) FILTER (WHERE enforcement = 'Enforce'),
+        min(memories) FILTER (WHERE enforcement = 'Enforce'),
+        min(storage_bytes) FILTER (WHERE enforcement = 'Enforce'),
+        min(api_keys) FILTER (WHERE enforcement = 'Enforce'),
+        min(workers) FILTER (WHERE enforcement = 'Enforce'),
+        min(soft_tokens_per_month) FILTER (WHERE enforcement = 'Enforce'),
+        min(soft_cost_per_month_usd) FILTER (WHERE enforcement = 'Enforce'),
+        coalesce(bool_or(num_nonnulls(requests_per_month, tokens_per_month, cost_per_month_usd,
+            soft_tokens_per_month, soft_cost_per_month_usd) > 0), false),
+        now()
+    FROM commonplace.quotas WHERE team_id = p_team_id
+    ON CONFLICT (team_id) DO UPDATE SET
+        requests_per_minute = excluded.requests_per_minute, requests_per_month = excluded.requests_per_month,
+        tokens_per_month = excluded.tokens_per_month, cost_per_month_usd = excluded.cost_per_month_usd,
+        memories = excluded.memories, storage_bytes = excluded.storage_bytes, api_keys = excluded.api_keys,
+        workers = excluded.workers, soft_tokens_per_month = excluded.soft_tokens_per_month,
+        soft_cost_per_month_usd = excluded.soft_cost_per_month_usd, metered = excluded.metered, updated_at = now();
+$$;
+
+-- Drop the limits of a team's Quota objects, p_installation NULL: of every installation. Not for the operator.
+CREATE FUNCTION commonplace.drop_quotas(p_team_id uuid, p_installation text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM commonplace.quotas WHERE team_id = p_team_id AND installation = coalesce(p_installation, installation);
+    IF FOUND THEN
+        PERFORM commonplace.refresh_team_limits(p_team_id);
+    END IF;
+END
+$$;
+
 -- Team row of one MemoryTeam, with its projects and members.
 -- p_team_id: id for a new row. p_projects: [{"id": uuid for a new row, "name", "displayName"?}], a missing
 -- name stays (its memories are data), p_members: [{"actor", "role"}] is the whole list.
 -- p_policies: {"defaultVisibility"?, "generationMode"?, "windowSeconds"?, "eventRetentionSeconds"?, "namespace"?}.
 -- Returns {"teamId", "slug", "outcome": created|adopted|updated|unchanged, "projects": [{"name", "id"}]}.
--- CM003: the slug is another's. A row is taken over with p_adopt, or when it was detached in the same installation by a
--- team of the same namespace: a tenant that names another's old slug must not get the other's memories.
+-- CM003: the slug is another's. A row is taken over when it was detached in the same installation by a team of the same
+-- namespace: a tenant that names another's old slug must not get the other's memories. With p_adopt any row is that is
+-- detached, of people, of another installation, or of the owner p_gone_owner, whom the caller knows to exist no more.
+-- The error's detail is {"ownerUid", "namespace"} where only that owner's absence is missing.
+-- Whoever takes over starts clean: keys and limits of the former owner's objects go.
 CREATE FUNCTION commonplace.put_team_v1(p_installation text, p_term bigint, p_generation bigint, p_owner_uid text,
-    p_team_id uuid, p_slug text, p_name text, p_policies jsonb, p_projects jsonb, p_members jsonb, p_adopt boolean)
+    p_team_id uuid, p_slug text, p_name text, p_policies jsonb, p_projects jsonb, p_members jsonb, p_adopt boolean,
+    p_gone_owner text DEFAULT NULL)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     team commonplace.teams;
@@ -58,7 +101,12 @@ DECLARE
 BEGIN
     PERFORM commonplace.fence(p_installation, p_term);
     SELECT * INTO team FROM commonplace.teams WHERE owner_uid = p_owner_uid FOR UPDATE;
-    IF NOT FOUND THEN
+    IF FOUND AND team.installation <> p_installation THEN
+        IF NOT p_adopt THEN
+            RAISE EXCEPTION 'team % belongs to installation %', team.id, team.installation USING ERRCODE = 'CM003';
+        END IF;
+        outcome := 'adopted';
+    ELSIF NOT FOUND THEN
         INSERT INTO commonplace.teams (id, slug, name, metadata, installation, owner_uid, generation, term)
         VALUES (p_team_id, p_slug, p_name, origin, p_installation, p_owner_uid, p_generation, p_term)
         ON CONFLICT (slug) DO NOTHING RETURNING * INTO team;
@@ -66,9 +114,14 @@ BEGIN
     END IF;
     IF team.id IS NULL THEN
         SELECT * INTO team FROM commonplace.teams WHERE slug = p_slug FOR UPDATE;
-        IF NOT (p_adopt OR (team.detached_at IS NOT NULL AND team.installation IS NOT DISTINCT FROM p_installation
-                AND team.metadata ->> 'namespace' IS NOT DISTINCT FROM p_policies ->> 'namespace')) THEN
-            RAISE EXCEPTION 'slug % belongs to team %', p_slug, team.id USING ERRCODE = 'CM003';
+        IF NOT (team.detached_at IS NOT NULL AND team.installation IS NOT DISTINCT FROM p_installation
+                AND team.metadata ->> 'namespace' IS NOT DISTINCT FROM p_policies ->> 'namespace') THEN
+            IF NOT p_adopt THEN
+                RAISE EXCEPTION 'slug % belongs to team %', p_slug, team.id USING ERRCODE = 'CM003';
+            ELSIF team.detached_at IS NULL AND team.installation = p_installation AND team.owner_uid IS DISTINCT FROM p_gone_owner THEN
+                RAISE EXCEPTION 'slug % belongs to team %, whose owner is there', p_slug, team.id USING ERRCODE = 'CM003',
+                    DETAIL = jsonb_build_object('ownerUid', team.owner_uid, 'namespace', team.metadata ->> 'namespace');
+            END IF;
         END IF;
         outcome := 'adopted';
     ELSIF outcome = 'updated' THEN
@@ -94,6 +147,11 @@ BEGIN
     ELSIF outcome = 'updated' THEN
         outcome := 'unchanged';
     END IF;
+    IF outcome = 'adopted' THEN
+        UPDATE commonplace.api_keys SET state = 'revoked', revoked_at = now(), term = p_term, updated_at = now()
+            WHERE team_id = team.id AND owner_uid IS NOT NULL AND state <> 'revoked';
+        PERFORM commonplace.drop_quotas(team.id, NULL);
+    END IF;
     INSERT INTO commonplace.projects AS known (id, team_id, name, display_name)
     SELECT (wanted ->> 'id')::uuid, team.id, wanted ->> 'name', wanted ->> 'displayName'
     FROM jsonb_array_elements(p_projects) AS wanted
@@ -117,7 +175,8 @@ BEGIN
 END
 $$;
 
--- The MemoryTeam is gone: every key of the team is revoked; the data stays (detached) or goes.
+-- The MemoryTeam is gone: every key of the team is revoked, its Quotas' limits go; the data stays (detached) or goes.
+-- A Quota that is still there puts its limits back when the team has come back.
 -- Only the row that this object owns is touched: a duplicate that never reconciled deletes nothing.
 -- Returns {"outcome": absent|detached|deleted|unchanged, "revokedKeys": n}.
 CREATE FUNCTION commonplace.release_team_v1(p_installation text, p_term bigint, p_generation bigint, p_owner_uid text,
@@ -141,6 +200,7 @@ BEGIN
         DELETE FROM commonplace.teams WHERE id = team.id;
         RETURN jsonb_build_object('outcome', 'deleted', 'revokedKeys', revoked);
     END IF;
+    PERFORM commonplace.drop_quotas(team.id, p_installation);
     IF team.detached_at IS NOT NULL AND revoked = 0 THEN
         RETURN jsonb_build_object('outcome', 'unchanged', 'revokedKeys', 0);
     END IF;
@@ -152,7 +212,8 @@ BEGIN
 END
 $$;
 
--- The live keys of one ApiKey object and its newest revision number (0 when it never had one).
+-- The live keys of one ApiKey object and its newest revision number (0 when it never had one), which counts those of
+-- another installation too: a revision is given out once.
 -- Returns {"newestRevision", "now", "keys": [{"id", "teamId", "projectId", "project", "revision", "state", "tokenId", "tokenHash",
 --   "actor", "scopes", "expiresAt", "graceUntil", "publishedAt", "lastUsedAt", "rotationMark"}]} without revoked ones.
 CREATE FUNCTION commonplace.observe_key_v1(p_installation text, p_term bigint, p_generation bigint, p_owner_uid text)
@@ -162,7 +223,7 @@ BEGIN
     RETURN jsonb_build_object(
         'now', now(),
         'newestRevision', (SELECT coalesce(max(revision), 0) FROM commonplace.api_keys
-                           WHERE owner_uid = p_owner_uid AND installation = p_installation),
+                           WHERE owner_uid = p_owner_uid),
         'keys', (SELECT coalesce(jsonb_agg(jsonb_build_object(
                 'id', k.id, 'teamId', k.team_id, 'projectId', k.project_id, 'project', p.name, 'revision', k.revision, 'state', k.state,
                 'tokenId', k.token_id, 'tokenHash', k.token_hash, 'actor', k.actor, 'scopes', to_jsonb(k.scopes),
@@ -173,11 +234,26 @@ BEGIN
 END
 $$;
 
+-- Lock the team for the rest of the transaction. CM004: it does not exist, is detached or is another installation's.
+CREATE FUNCTION commonplace.lock_team(p_installation text, p_team_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    holder text;
+BEGIN
+    SELECT installation INTO holder FROM commonplace.teams WHERE id = p_team_id AND detached_at IS NULL FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'team % does not exist', p_team_id USING ERRCODE = 'CM004';
+    ELSIF holder IS DISTINCT FROM p_installation THEN
+        RAISE EXCEPTION 'team % belongs to installation %', p_team_id, coalesce(holder, 'of people') USING ERRCODE = 'CM004';
+    END IF;
+END
+$$;
+
 -- Step 1 of issuing: the hash of a token that nobody holds yet, unpublished, already able to authenticate.
 -- p_key: {"id", "revision", "tokenId", "tokenHash", "name", "project"? (name), "actor", "scopes", "expiresAt"?, "rotationMark"?}.
 -- An unpublished row is overwritten, for nobody holds its token; any other row of that revision is left alone
 -- and must carry the same hash. Returns {"id", "projectId", "outcome": created|overwritten|unchanged}.
--- CM004: no such team or project. CM005: the team's limit of keys is reached.
+-- CM004: no such team or project, or it is another installation's. CM005: the team's limit of keys is reached.
 CREATE FUNCTION commonplace.put_key_v1(p_installation text, p_term bigint, p_generation bigint, p_owner_uid text,
     p_team_id uuid, p_key jsonb)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -188,10 +264,7 @@ DECLARE
 BEGIN
     PERFORM commonplace.fence(p_installation, p_term);
     -- The row lock makes the count below exact among concurrent issues of one team.
-    PERFORM FROM commonplace.teams WHERE id = p_team_id AND detached_at IS NULL FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'team % does not exist', p_team_id USING ERRCODE = 'CM004';
-    END IF;
+    PERFORM commonplace.lock_team(p_installation, p_team_id);
     IF p_key ->> 'project' IS NOT NULL THEN
         SELECT id INTO project FROM commonplace.projects WHERE team_id = p_team_id AND name = p_key ->> 'project';
         IF NOT FOUND THEN
@@ -199,7 +272,13 @@ BEGIN
         END IF;
     END IF;
     SELECT * INTO known FROM commonplace.api_keys
-        WHERE owner_uid = p_owner_uid AND (state = 'unpublished' OR revision = (p_key ->> 'revision')::integer)
+        WHERE owner_uid = p_owner_uid AND installation <> p_installation AND state <> 'revoked' LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'key % belongs to installation %', known.id, known.installation USING ERRCODE = 'CM004';
+    END IF;
+    SELECT * INTO known FROM commonplace.api_keys
+        WHERE owner_uid = p_owner_uid AND installation = p_installation
+            AND (state = 'unpublished' OR revision = (p_key ->> 'revision')::integer)
         ORDER BY state = 'unpublished' DESC LIMIT 1 FOR UPDATE;
     IF FOUND THEN
         PERFORM commonplace.refuse_older_generation(known.generation, p_generation);
@@ -322,38 +401,10 @@ BEGIN
 END
 $$;
 
--- Recompute the materialised minimum. Not for the operator: called by the two functions below.
-CREATE FUNCTION commonplace.refresh_team_limits(p_team_id uuid) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO commonplace.team_limits (team_id, requests_per_minute, requests_per_month, tokens_per_month, cost_per_month_usd,
-        memories, storage_bytes, api_keys, workers, soft_tokens_per_month, soft_cost_per_month_usd, metered, updated_at)
-    SELECT p_team_id,
-        min(requests_per_minute) FILTER (WHERE enforcement = 'Enforce'),
-        min(requests_per_month) FILTER (WHERE enforcement = 'Enforce'),
-        min(tokens_per_month) FILTER (WHERE enforcement = 'Enforce'),
-        min(cost_per_month_usd) FILTER (WHERE enforcement = 'Enforce'),
-        min(memories) FILTER (WHERE enforcement = 'Enforce'),
-        min(storage_bytes) FILTER (WHERE enforcement = 'Enforce'),
-        min(api_keys) FILTER (WHERE enforcement = 'Enforce'),
-        min(workers) FILTER (WHERE enforcement = 'Enforce'),
-        min(soft_tokens_per_month) FILTER (WHERE enforcement = 'Enforce'),
-        min(soft_cost_per_month_usd) FILTER (WHERE enforcement = 'Enforce'),
-        coalesce(bool_or(num_nonnulls(requests_per_month, tokens_per_month, cost_per_month_usd,
-            soft_tokens_per_month, soft_cost_per_month_usd) > 0), false),
-        now()
-    FROM commonplace.quotas WHERE team_id = p_team_id
-    ON CONFLICT (team_id) DO UPDATE SET
-        requests_per_minute = excluded.requests_per_minute, requests_per_month = excluded.requests_per_month,
-        tokens_per_month = excluded.tokens_per_month, cost_per_month_usd = excluded.cost_per_month_usd,
-        memories = excluded.memories, storage_bytes = excluded.storage_bytes, api_keys = excluded.api_keys,
-        workers = excluded.workers, soft_tokens_per_month = excluded.soft_tokens_per_month,
-        soft_cost_per_month_usd = excluded.soft_cost_per_month_usd, metered = excluded.metered, updated_at = now();
-$$;
-
 -- Limits of one Quota object. p_limits: {"requestsPerMinute", "requestsPerMonth", "tokensPerMonth", "costPerMonthUSD",
 --   "memories", "storageBytes", "apiKeys", "workers", "softTokensPerMonth", "softCostPerMonthUSD"}, absent = no limit.
 -- Returns {"outcome": created|updated|unchanged, "effective": the minimum over the team's enforced Quotas, "used": {...},
---   "measuredAt"}. CM004: no such team.
+--   "measuredAt"}. CM004: no such team, or it is another installation's.
 CREATE FUNCTION commonplace.put_quota_v1(p_installation text, p_term bigint, p_generation bigint, p_owner_uid text,
     p_quota_id uuid, p_team_id uuid, p_name text, p_limits jsonb, p_enforcement text)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -363,12 +414,12 @@ DECLARE
     touched bigint;
 BEGIN
     PERFORM commonplace.fence(p_installation, p_term);
-    PERFORM FROM commonplace.teams WHERE id = p_team_id AND detached_at IS NULL FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'team % does not exist', p_team_id USING ERRCODE = 'CM004';
-    END IF;
+    PERFORM commonplace.lock_team(p_installation, p_team_id);
     SELECT * INTO known FROM commonplace.quotas WHERE owner_uid = p_owner_uid FOR UPDATE;
     outcome := CASE WHEN FOUND THEN 'updated' ELSE 'created' END;
+    IF known.installation <> p_installation THEN
+        RAISE EXCEPTION 'quota % belongs to installation %', known.id, known.installation USING ERRCODE = 'CM004';
+    END IF;
     IF outcome = 'updated' THEN
         PERFORM commonplace.refuse_older_generation(known.generation, p_generation);
     END IF;
@@ -436,7 +487,7 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
-    commonplace.put_team_v1(text, bigint, bigint, text, uuid, text, text, jsonb, jsonb, jsonb, boolean),
+    commonplace.put_team_v1(text, bigint, bigint, text, uuid, text, text, jsonb, jsonb, jsonb, boolean, text),
     commonplace.release_team_v1(text, bigint, bigint, text, boolean),
     commonplace.observe_key_v1(text, bigint, bigint, text),
     commonplace.put_key_v1(text, bigint, bigint, text, uuid, jsonb),

@@ -1,6 +1,7 @@
 """The SQL functions of the operator: what each promises about terms, generations, ownership and counts."""
 
 import asyncio
+import json
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,9 +24,10 @@ async def put_team(pool: Pool, owner: str = "team-uid", **changes: Any) -> Any:
         "projects": [{"id": str(uuid4()), "name": "default"}],
         "members": [],
         "adopt": False,
+        "gone": None,
     } | changes
     return await pool.fetchval(
-        "SELECT commonplace.put_team_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "SELECT commonplace.put_team_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         given["installation"],
         given["term"],
         given["generation"],
@@ -37,10 +39,13 @@ async def put_team(pool: Pool, owner: str = "team-uid", **changes: Any) -> Any:
         given["projects"],
         given["members"],
         given["adopt"],
+        given["gone"],
     )
 
 
-async def put_key(pool: Pool, team: str, revision: int, owner: str = "key-uid", **changes: Any) -> Any:
+async def put_key(
+    pool: Pool, team: str, revision: int, owner: str = "key-uid", installation: str = INSTALLATION, **changes: Any
+) -> Any:
     key = {
         "id": str(uuid4()),
         "revision": revision,
@@ -52,7 +57,7 @@ async def put_key(pool: Pool, team: str, revision: int, owner: str = "key-uid", 
         "scopes": ["memories:read"],
     } | changes
     return await pool.fetchval(
-        "SELECT commonplace.put_key_v1($1, 1, 1, $2, $3, $4)", INSTALLATION, owner, UUID(team), key
+        "SELECT commonplace.put_key_v1($1, 1, 1, $2, $3, $4)", installation, owner, UUID(team), key
     )
 
 
@@ -239,3 +244,83 @@ async def test_a_new_term_never_deadlocks_and_never_lets_an_older_one_follow(dat
             await connection.close()
     assert {state for _, state in answers} <= {None, "CM001"}
     assert all(state is None for term, state in answers if term % 2)
+
+
+async def put_quota(pool: Pool, team: str, limits: dict[str, Any], owner: str = "quota-uid", **changes: Any) -> Any:
+    given = {"installation": INSTALLATION, "enforcement": "Enforce"} | changes
+    return await pool.fetchval(
+        "SELECT commonplace.put_quota_v1($1, 1, 1, $2, $3, $4, $2, $5, $6)",
+        given["installation"],
+        owner,
+        uuid4(),
+        UUID(team),
+        limits,
+        given["enforcement"],
+    )
+
+
+async def test_limits_do_not_outlive_the_team_that_they_were_of(operator_pool: Pool, admin_pool: Pool) -> None:
+    team = (await put_team(operator_pool))["teamId"]
+    await put_quota(operator_pool, team, {"requestsPerMinute": 1})
+    await operator_pool.fetchval("SELECT commonplace.release_team_v1($1, 1, 1, 'team-uid', false)", INSTALLATION)
+    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.quotas") == 0
+    assert await admin_pool.fetchval("SELECT requests_per_minute FROM commonplace.team_limits") is None
+    await put_team(operator_pool, owner="again")
+    assert (await put_quota(operator_pool, team, {"requestsPerMinute": 2}))["outcome"] == "created"
+
+
+async def test_whoever_takes_a_team_over_starts_without_the_former_owners_keys_and_limits(
+    operator_pool: Pool, admin_pool: Pool
+) -> None:
+    team = (await put_team(operator_pool))["teamId"]
+    await put_key(operator_pool, team, 1)
+    await publish(operator_pool, 1)
+    await put_quota(operator_pool, team, {"requestsPerMinute": 1})
+    await admin_pool.execute(
+        """INSERT INTO commonplace.api_keys (id, team_id, name, actor, scopes, token_hash, state, revision)
+           VALUES ($1, $2, 'by-people', 'human:a', '{}', $3, 'published', 1)""",
+        uuid4(),
+        UUID(team),
+        "b" * 64,
+    )
+    taken = await put_team(operator_pool, owner="rebuilt", adopt=True, gone="team-uid")
+    assert taken["outcome"] == "adopted"
+    assert await states(admin_pool) == {1: "revoked"}
+    assert await admin_pool.fetchval("SELECT state FROM commonplace.api_keys WHERE name = 'by-people'") == "published"
+    assert await admin_pool.fetchval("SELECT requests_per_minute FROM commonplace.team_limits") is None
+
+
+async def test_a_team_of_a_living_owner_is_not_taken_over_on_request(operator_pool: Pool, admin_pool: Pool) -> None:
+    await put_team(operator_pool, policies={"namespace": "ns"})
+    for gone in (None, "somebody-else"):
+        with pytest.raises(asyncpg.PostgresError) as caught:
+            await put_team(operator_pool, owner="rival", adopt=True, gone=gone, policies={"namespace": "ns"})
+        assert caught.value.sqlstate == "CM003"
+        assert json.loads(caught.value.detail or "") == {"ownerUid": "team-uid", "namespace": "ns"}
+    assert await admin_pool.fetchval("SELECT owner_uid FROM commonplace.teams") == "team-uid"
+
+
+async def test_another_installation_takes_nothing_without_being_told(operator_pool: Pool, admin_pool: Pool) -> None:
+    other = "cluster-1/blue"
+    team = (await put_team(operator_pool))["teamId"]
+    await put_key(operator_pool, team, 1)
+    await publish(operator_pool, 1)
+    await put_quota(operator_pool, team, {"apiKeys": 9})
+    with pytest.raises(asyncpg.PostgresError, match="belongs to installation cluster-1/default") as caught:
+        await put_team(operator_pool, installation=other)
+    assert caught.value.sqlstate == "CM003"
+    with pytest.raises(asyncpg.PostgresError, match="belongs to installation") as caught:
+        await put_key(operator_pool, team, 2, installation=other)
+    assert caught.value.sqlstate == "CM004"
+    with pytest.raises(asyncpg.PostgresError, match="belongs to installation") as caught:
+        await put_quota(operator_pool, team, {"apiKeys": 1}, installation=other)
+    assert caught.value.sqlstate == "CM004"
+
+    moved = await put_team(operator_pool, installation=other, adopt=True)
+
+    assert (moved["outcome"], moved["teamId"]) == ("adopted", team)
+    assert await states(admin_pool) == {1: "revoked"}
+    seen = await operator_pool.fetchval("SELECT commonplace.observe_key_v1($1, 1, 1, 'key-uid')", other)
+    assert (seen["newestRevision"], seen["keys"]) == (1, []), "a revision is given out once"
+    assert (await put_key(operator_pool, team, 2, installation=other))["outcome"] == "created"
+    assert (await put_quota(operator_pool, team, {"apiKeys": 1}, installation=other))["outcome"] == "created"
