@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from commonplace_runtime.domain.observations import Observation, SourceEvent, bounded, head_and_tail
 
-PROMPT_VERSION: Final = 1
 EVENT_CHARACTERS: Final = 6000
 STRING_CHARACTERS: Final = 3000
 BATCH_CHARACTERS: Final = 48_000
@@ -21,7 +20,8 @@ MAX_OBSERVATIONS: Final = 20
 
 _KINDS: Final = ("decision", "bugfix", "feature", "refactor", "change", "discovery", "convention", "todo")
 _BULK: Final = frozenset({"originalFile", "structuredPatch", "original_file", "structured_patch"})
-_ENCODED = re.compile(r"[A-Za-z0-9+/=_-]{400,}")
+# Only at the start of a run, or a run that is too short would be read once for each of its letters.
+_ENCODED = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{400,}+")
 
 SYSTEM_PROMPT: Final = """\
 You keep the notebook of a software team. You read what happened in a coding session and record what a colleague would \
@@ -141,6 +141,8 @@ def _observation(item: object, events: int) -> Observation | None:
     if not evidence or not (title.strip() or body.strip()):
         return None
     confidence = item.get("confidence")
+    # Python's parser lets NaN and infinities pass; no store does.
+    is_share = isinstance(confidence, float | int) and 0 <= confidence <= 1
     return bounded(
         Observation(
             kind=kind if kind in _KINDS else "discovery",
@@ -152,7 +154,7 @@ def _observation(item: object, events: int) -> Observation | None:
             files_read=_texts(item.get("files_read")),
             files_modified=_texts(item.get("files_modified")),
             keywords=_texts(item.get("keywords")),
-            extra={"confidence": confidence} if isinstance(confidence, float | int) else {},
+            extra={"confidence": confidence} if is_share else {},
         )
     )
 
@@ -168,7 +170,7 @@ def parse_answer(text: str, *, events: int) -> tuple[Sequence[Observation], str 
         return (), "the answer was blank"
     try:
         answer = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidAnswer("the answer is not JSON") from error
     if not isinstance(answer, Mapping) or not isinstance(answer.get("observations"), list):
         raise InvalidAnswer("the answer has no list of observations")

@@ -5,8 +5,8 @@ Every rule keeps identifiers and wording as they were, because somebody will sea
 observation's metadata. What nobody will ask for again (listings, todo tools, empty results) gives nothing.
 """
 
-import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -38,6 +38,10 @@ _DEFINITION = re.compile(
 )
 _LINE_NUMBER = re.compile(r"^[ \t]*\d+[→\t]", re.MULTILINE)
 _MIN_PROSE_WORDS: Final = 4
+MAX_EDITS: Final = 20
+"""Edits of one event that are looked at; a memory shows fewer."""
+MAX_DIFF_LINES: Final = 400
+"""Lines that all edits of one event may have together, on either side."""
 _KIND_OF_CUE: Final[Mapping[str, str]] = {
     "decision": "decision", "convention": "convention", "todo": "todo", "bugfix": "bugfix", "note": "discovery",
     "fact": "discovery",
@@ -52,12 +56,37 @@ def _definitions(text: str, limit: int = 8) -> list[str]:
     return [clip(match.strip().rstrip("{: "), 120) for match in _DEFINITION.findall(text)[:limit]]
 
 
-def _changed_lines(old: str, new: str) -> tuple[list[str], list[str]]:
-    before, after = old.splitlines()[:400], new.splitlines()[:400]
-    lines = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
-    gone = [line[1:].strip() for line in lines if line.startswith("-") and line[1:].strip()]
-    come = [line[1:].strip() for line in lines if line.startswith("+") and line[1:].strip()]
-    return gone, come
+def _changed_lines(before: list[str], after: list[str]) -> tuple[list[str], list[str]]:
+    """
+    The lines that went and those that came, in time linear in their number.
+
+    A real difference is quadratic where lines repeat, and would say little more in a memory's few lines.
+    """
+    start, end = 0, min(len(before), len(after))
+    while start < end and before[start] == after[start]:
+        start += 1
+    tail = 0
+    while tail < end - start and before[-1 - tail] == after[-1 - tail]:
+        tail += 1
+    before, after = before[start : len(before) - tail], after[start : len(after) - tail]
+    gone, come = _without(before, after), _without(after, before)
+    # The same lines in another order.
+    return (gone, come) if gone or come else (_shown(before), _shown(after))
+
+
+def _without(lines: Sequence[str], others: Sequence[str]) -> list[str]:
+    left = Counter(others)
+    kept: list[str] = []
+    for line in lines:
+        if left[line] > 0:
+            left[line] -= 1
+        else:
+            kept.append(line)
+    return _shown(kept)
+
+
+def _shown(lines: Sequence[str]) -> list[str]:
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _diff_text(gone: Sequence[str], come: Sequence[str], limit: int) -> str:
@@ -66,7 +95,7 @@ def _diff_text(gone: Sequence[str], come: Sequence[str], limit: int) -> str:
 
 def _edits(use: ToolUse) -> Sequence[tuple[str, str]]:
     listed = use.input.get("edits")
-    changes = [as_mapping(item) for item in listed] if isinstance(listed, list) else [use.input]
+    changes = [as_mapping(item) for item in listed[:MAX_EDITS]] if isinstance(listed, list) else [use.input]
     pairs = [
         (
             first_text(one, "old_string", "old_str", "oldString"),
@@ -83,10 +112,15 @@ def _edit(use: ToolUse, number: int) -> Made:
         return None
     gone: list[str] = []
     come: list[str] = []
+    room = MAX_DIFF_LINES
     for old, new in pairs:
-        lost, won = _changed_lines(old, new)
+        before, after = old.splitlines()[:room], new.splitlines()[:room]
+        lost, won = _changed_lines(before, after)
         gone, come = gone + lost, come + won
-    first = next(iter(come or gone), "")
+        room -= max(len(before), len(after))
+    if not gone and not come:
+        return None
+    first = next(iter(come or gone))
     verb = "Changed" if gone and come else "Added to" if come else "Removed from"
     return Observation(
         kind="change",

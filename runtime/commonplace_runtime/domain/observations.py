@@ -8,6 +8,7 @@ from typing import Final
 TITLE_CHARACTERS: Final = 120
 BODY_CHARACTERS: Final = 1400
 FACT_CHARACTERS: Final = 300
+PATH_CHARACTERS: Final = 1000
 MAX_FACTS: Final = 12
 MAX_KEYWORDS: Final = 16
 MAX_FILES: Final = 20
@@ -79,7 +80,9 @@ def head_and_tail(text: str, limit: int) -> str:
 def content_of(observation: Observation) -> str:
     """The row's text, as claude-mem lays it out: title, subtitle, narrative, then the facts as a list."""
     facts = "\n".join(f"- {fact}" for fact in observation.facts)
-    return "\n\n".join(part for part in (observation.title, observation.subtitle, observation.narrative, facts) if part)
+    # A short text is its own title.
+    title = "" if " ".join(observation.narrative.split()) == observation.title else observation.title
+    return "\n\n".join(part for part in (title, observation.subtitle, observation.narrative, facts) if part)
 
 
 def metadata_of(observation: Observation, generated: Generated) -> dict[str, object]:
@@ -113,9 +116,9 @@ def bounded(observation: Observation) -> Observation:
         narrative=head_and_tail(observation.narrative.strip(), BODY_CHARACTERS),
         evidence=tuple(observation.evidence),
         facts=unique([clip(fact, FACT_CHARACTERS) for fact in observation.facts], MAX_FACTS),
-        concepts=unique(observation.concepts, MAX_FACTS),
-        files_read=unique(observation.files_read, MAX_FILES),
-        files_modified=unique(observation.files_modified, MAX_FILES),
+        concepts=unique([clip(concept, FACT_CHARACTERS) for concept in observation.concepts], MAX_FACTS),
+        files_read=unique([clip(path, PATH_CHARACTERS) for path in observation.files_read], MAX_FILES),
+        files_modified=unique([clip(path, PATH_CHARACTERS) for path in observation.files_modified], MAX_FILES),
         keywords=unique([clip(word, 60) for word in observation.keywords], MAX_KEYWORDS),
         extra=observation.extra,
     )

@@ -28,7 +28,7 @@ def as_mapping(value: object) -> Mapping[str, object]:
     if isinstance(value, str) and value.lstrip().startswith("{") and len(value) <= MAX_TEXT:
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
     return value if isinstance(value, Mapping) else {}
 

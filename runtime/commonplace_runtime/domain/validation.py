@@ -11,7 +11,6 @@ Path: TypeAlias = tuple[str | int, ...]
 Issue: TypeAlias = dict[str, Json]
 Size: TypeAlias = Literal["string", "array"]
 
-MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_DEPTH: Final = 200
 """Nesting that a body may have; real tool output stays below 50."""
 

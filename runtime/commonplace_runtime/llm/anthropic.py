@@ -1,5 +1,6 @@
 """Claude through the Anthropic SDK: one request, structured output, no retries of its own (the job's row waits)."""
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -73,17 +74,14 @@ class AnthropicGenerator:
 
     async def generate(self, batch: Batch) -> Generated:
         """One request. Raises GenerationFailed."""
+        # In a thread: cleaning megabytes takes its time, and the leases of other sessions need the event loop.
+        prompt = await asyncio.to_thread(extraction.render_prompt, batch.project_name, batch.events, self._redact)
         try:
             message = await self._client.messages.create(
                 model=self._model,
                 max_tokens=MAX_TOKENS,
                 system=extraction.SYSTEM_PROMPT,
-                messages=[
-                    {
-                        "role": "user",
-                        "content": extraction.render_prompt(batch.project_name, batch.events, self._redact),
-                    }
-                ],
+                messages=[{"role": "user", "content": prompt}],
                 thinking={"type": "disabled"},
                 output_config=OutputConfigParam(
                     effort="low",

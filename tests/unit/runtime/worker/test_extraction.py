@@ -87,12 +87,21 @@ def test_what_cites_nothing_of_its_batch_is_dropped(evidence: object) -> None:
     assert extraction.parse_answer(answer(evidence=evidence), events=2) == ((), None)
 
 
+@pytest.mark.parametrize(("given", "kept"), [("0.5", {"confidence": 0.5}), ("NaN", {}), ("1e999", {}), ("7", {})])
+def test_a_confidence_that_no_store_could_hold_is_left_out(given: str, kept: dict[str, float]) -> None:
+    text = answer(confidence="here").replace('"here"', given)
+    [observation], _ = extraction.parse_answer(text, events=1)
+    assert observation.extra == kept
+
+
 def test_a_batch_of_one_needs_no_citation() -> None:
     [observation], _ = extraction.parse_answer(answer(evidence=[]), events=1)
     assert observation.evidence == (1,)
 
 
-@pytest.mark.parametrize("text", ["no", "[]", "3", "null", "{}", '{"observations": [1]}', '{"observations": [{}]}'])
+@pytest.mark.parametrize(
+    "text", ["no", "[]", "3", "null", "{}", '{"a":' * 5000, '{"observations": [1]}', '{"observations": [{}]}']
+)
 def test_another_form_is_invalid(text: str) -> None:
     with pytest.raises(extraction.InvalidAnswer):
         extraction.parse_answer(text, events=1)

@@ -1,14 +1,18 @@
 """The rules, on events of the shapes that agents' hooks really send."""
 
-from collections.abc import Mapping
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonplace_runtime.domain.extractive_rules import observe
+from commonplace_runtime.domain.extractive_rules import MAX_DIFF_LINES, MAX_EDITS, observe
 from commonplace_runtime.domain.observations import (
     BODY_CHARACTERS,
     TITLE_CHARACTERS,
@@ -16,6 +20,8 @@ from commonplace_runtime.domain.observations import (
     SourceEvent,
     content_of,
 )
+from commonplace_runtime.llm.extractive import ExtractiveGenerator
+from commonplace_runtime.llm.ports import Batch
 
 
 def event(payload: object, event_type: str = "tool_use") -> SourceEvent:
@@ -416,3 +422,87 @@ def test_no_text_makes_a_rule_slow(text: str) -> None:
     lines = [f"value_{number} = {text[:100]}" for number in range(500)]
     edit = {"file_path": "/a", "old_string": "\n".join(lines), "new_string": "\n".join(f"{line}!" for line in lines)}
     observe(tool("Edit", edit, {}), 1)
+
+
+def within(steps: int, work: Callable[[], object]) -> None:
+    """Do `work`, and fail as soon as it has gone through more than `steps` lines of Python."""
+    taken = 0
+
+    def count(_frame: FrameType, _event: str, _argument: object) -> Any:
+        nonlocal taken
+        taken += 1
+        assert taken <= steps, "too much work"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+
+
+def test_the_work_on_one_event_does_not_grow_with_its_edits() -> None:
+    one = {"old_string": "x\ny\n" * 200, "new_string": "x\nz\n" * 99}
+    source = tool("MultiEdit", {"file_path": "/a.py", "edits": [one] * 250}, {})
+    within(60_000, lambda: observe(source, 1))
+
+
+def test_lines_beyond_the_bound_are_not_looked_at() -> None:
+    edits = [{"old_string": "", "new_string": f"line {number}\n" * 30} for number in range(MAX_EDITS * 2)]
+    shown = made(tool("MultiEdit", {"file_path": "/a.py", "edits": edits}, {})).narrative
+    assert f"line {MAX_DIFF_LINES // 30}" in shown
+    assert f"line {MAX_EDITS - 1}" not in shown
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("a\nb\nc", "a\nB\nc", "- b\n+ B"),
+        ("a\nb\nc\nd", "a\nc\nd\ne", "- b\n+ e"),
+        ("a\na\na", "a\na", "- a"),
+        ("a\nb", "b\na", "- a\n- b\n+ b\n+ a"),
+        ("    a", "a", "- a\n+ a"),
+        ("", "a\n\nb", "+ a\n+ b"),
+    ],
+)
+def test_an_edit_shows_the_lines_that_went_and_came(old: str, new: str, shown: str) -> None:
+    change = made(tool("Edit", {"file_path": "/a", "old_string": f"{{\n{old}\n}}", "new_string": f"{{\n{new}\n}}"}, {}))
+    assert change.narrative.split("\n", 1)[1] == shown
+
+
+def test_an_edit_that_changes_no_line_gives_nothing() -> None:
+    assert observe(tool("Edit", {"file_path": "/a", "old_string": "a", "new_string": "a"}, {}), 1) is None
+
+
+class Held(dict[str, object]):
+    """A payload that can only be read while somebody else goes on."""
+
+    def __init__(self, going_on: threading.Event) -> None:
+        super().__init__(text="We decided to use port 5433 for staging.")
+        self._going_on = going_on
+
+    def get(self, key: str, default: object = None) -> Any:
+        assert self._going_on.wait(10), "the event loop stood still"
+        return super().get(key, default)
+
+
+async def test_other_work_goes_on_while_rules_are_applied() -> None:
+    going_on = threading.Event()
+
+    async def goes_on() -> None:
+        going_on.set()
+
+    batch = Batch(project_name="default", events=[event(Held(going_on))])
+    made_of_it, _ = await asyncio.gather(ExtractiveGenerator().generate(batch), goes_on())
+    assert len(made_of_it.observations) == 1
+
+
+@pytest.mark.parametrize("payload", ['{"a":' * 3000, tool("Bash", {"command": "make"}, '{"a":' * 3000).payload])
+def test_json_that_nests_too_deep_is_text(payload: object) -> None:
+    observe(event(payload), 1)
+
+
+def test_a_text_that_is_its_own_title_stands_once() -> None:
+    text = "The staging database listens on port 5433."
+    assert content_of(made(said(text))) == text
