@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from commonplace_runtime.domain.errors import InvalidInput, NotPermitted
+from commonplace_runtime.domain.errors import InvalidInput, NotPermitted, Unavailable
 from commonplace_runtime.domain.validation import ProjectMissing
 from commonplace_runtime.store.pool import Pool, faults_as_unavailable
 
@@ -14,15 +14,28 @@ ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
 _NOT_PERMITTED: Final = "CM100"
 _PROJECT_MISSING: Final = "CM101"
 _UNSTORABLE: Final = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+_VICTIM: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_TRIES: Final = 3
 
 
 async def fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
     """
-    The first column of the first row.
+    The first column of the first row. Runs the statement again when it was a deadlock's victim.
 
     Raises Unavailable for what time heals, NotPermitted and InvalidInput for what `0003_api_functions.sql` raises
     as CM1xx and for values that Postgres cannot hold.
     """
+    for _ in range(_TRIES - 1):
+        try:
+            return await _fetch_value(pool, statement, *arguments)
+        except Unavailable as error:
+            # Postgres rolled all of it back in favour of another transaction, which is done by now.
+            if not isinstance(error.__cause__, _VICTIM):
+                raise
+    return await _fetch_value(pool, statement, *arguments)
+
+
+async def _fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
     async with faults_as_unavailable(), pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
         try:
             return await connection.fetchval(statement, *arguments)

@@ -44,4 +44,6 @@ async def ingest(
 
 async def get(pool: Pool, team_id: TeamId, event_id: str) -> EventRow | None:
     """One event of the team, or None."""
+    if "\0" in event_id:  # no id, and nothing that Postgres would take
+        return None
     return cast("EventRow | None", await fetch_value(pool, _SQL["get"], team_id, event_id))

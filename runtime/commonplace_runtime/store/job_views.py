@@ -23,7 +23,8 @@ async def get_jobs(
     pool: Pool, team_id: TeamId, project_id: ProjectId | None, job_ids: Sequence[str]
 ) -> dict[str, JobRow]:
     """Those of `job_ids` that the team has (and `project_id`, where given), by id."""
-    return cast("dict[str, JobRow]", await fetch_value(pool, _SQL["get_jobs"], team_id, project_id, list(job_ids)))
+    ids = [job_id for job_id in job_ids if "\0" not in job_id]  # no ids, and nothing that Postgres would take
+    return cast("dict[str, JobRow]", await fetch_value(pool, _SQL["get_jobs"], team_id, project_id, ids))
 
 
 @asynccontextmanager
@@ -52,5 +53,5 @@ async def listening(url: str, heard: Callable[[str], None], *, connect_timeout: 
         finally:
             try:
                 await connection.close(timeout=2)
-            except CONNECTION_FAULTS:
+            except (*CONNECTION_FAULTS, asyncpg.InterfaceError):
                 connection.terminate()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
-from uuid import UUID
 
 import asyncpg
 import asyncpg.pool
@@ -29,7 +28,6 @@ CONNECTION_FAULTS = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
     asyncpg.TooManyConnectionsError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -49,6 +47,21 @@ _MISCONFIGURED = (
     asyncpg.InvalidCatalogNameError,
     ssl.SSLCertVerificationError,
 )
+_REFUSALS = (
+    *_MISCONFIGURED,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+)
+
+
+class Refused(Unavailable):
+    """Postgres answers and refuses us: credentials, rights or a schema that an administrator must put right."""
+
+
+STORE_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError)
+"""Whatever else Postgres or asyncpg may object to; for those who must not show a traceback."""
 
 
 def _no_nan(value: Any) -> str:
@@ -98,7 +111,8 @@ async def open_pool_patiently(url: str, *, patience: float, **options: Any) -> P
     """
     `open_pool`, trying again for up to `patience` seconds with one clear line an attempt.
 
-    Raises `Unavailable` when Postgres stays away, and at once when it refuses the credentials or the database's name.
+    Raises `Unavailable` when Postgres stays away; `Refused` at once for credentials, a database's name or a connection
+    string that waiting will not put right.
     """
     started = monotonic()
     delay = 0.5
@@ -106,7 +120,11 @@ async def open_pool_patiently(url: str, *, patience: float, **options: Any) -> P
         try:
             return await open_pool(url, **options)
         except _MISCONFIGURED as error:
-            raise Unavailable(f"Postgres refused the connection: {error}") from error
+            raise Refused(f"Postgres refused the connection: {error}") from error
+        except asyncpg.ClientConfigurationError as error:
+            raise Refused(f"the connection string cannot be used: {error}") from error
+        except ValueError:  # urllib's text quotes the string, with its password
+            raise Refused("the connection string cannot be read") from None
         except CONNECTION_FAULTS as error:
             waited = monotonic() - started
             if waited + delay > patience:
@@ -118,20 +136,19 @@ async def open_pool_patiently(url: str, *, patience: float, **options: Any) -> P
 
 @asynccontextmanager
 async def faults_as_unavailable() -> AsyncIterator[None]:
-    """Turn what time heals into `Unavailable`; everything else passes."""
+    """Turn what time or an administrator heals into `Unavailable` (`Refused`); everything else passes."""
     try:
         yield
+    except _REFUSALS as error:  # before the faults of connections: a bad certificate is an OSError too
+        raise Refused(f"the database refuses us: {error}") from error
     except CONNECTION_FAULTS as error:
         raise Unavailable(f"the database does not answer: {type(error).__name__}") from error
+    except asyncpg.InterfaceError as error:
+        if not _is_lost(error):
+            raise
+        raise Unavailable("the connection to the database was closed") from error
 
 
-@asynccontextmanager
-async def team_transaction(pool: Pool, team_id: UUID) -> AsyncIterator[Connection]:
-    """
-    A transaction in which row-level security shows one team and nothing else.
-
-    The team is set for this transaction only: on a pooled connection a session-wide setting would leak.
-    """
-    async with faults_as_unavailable(), pool.acquire() as connection, connection.transaction():
-        await connection.execute("SELECT set_config('app.team_id', $1, true)", str(team_id))
-        yield connection
+def _is_lost(error: asyncpg.InterfaceError) -> bool:
+    """asyncpg has one class for a connection that is gone and for its own misuse; only the text differs."""
+    return any(word in str(error) for word in ("closed", "closing", "released back"))

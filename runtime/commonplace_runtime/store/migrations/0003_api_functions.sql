@@ -162,15 +162,17 @@ BEGIN
 END
 $$;
 
--- The group that orders an event's job. Keys are bounded: a btree row holds 2,700 bytes.
-CREATE FUNCTION commonplace.session_key(e commonplace.events) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN e.session_id IS NOT NULL THEN 's:' || e.session_id
-    WHEN e.content_session_id IS NULL THEN 'e:' || e.id
-    WHEN octet_length(e.content_session_id) + octet_length(coalesce(e.platform_source, '')) > 500
-        THEN 'c:#' || encode(sha256(convert_to(coalesce(e.platform_source, '-') || ':' || e.content_session_id, 'UTF8')), 'hex')
-    ELSE 'c:' || coalesce(e.platform_source, '-') || ':' || e.content_session_id
-END;
+-- The group that orders an event's job. The actor is part of it: one group is one model call, and what one actor wrote
+-- must not end in another's memory. Its length comes first, so that no choice of names makes two actors' keys equal.
+-- Keys are bounded: a btree row holds 2,700 bytes.
+CREATE FUNCTION commonplace.session_key(p_event_id uuid, p_session_id uuid, p_content_session_id text, p_platform text, p_actor text)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (SELECT CASE WHEN octet_length(key) > 500 THEN left(key, 2) || '#' || encode(sha256(convert_to(key, 'UTF8')), 'hex') ELSE key END
+    FROM (SELECT CASE
+        WHEN p_session_id IS NOT NULL THEN 's:' || p_session_id || ':' || p_actor
+        WHEN p_content_session_id IS NULL THEN 'e:' || p_event_id
+        ELSE 'c:' || length(p_actor) || ':' || p_actor || ':' || coalesce(p_platform, '-') || ':' || p_content_session_id
+    END) AS whole (key));
 
 -- The job of one event, made at most once, and its group marked as having work at p_run_after.
 -- A leased group is not made claimable: its worker looks again when it lets go.
@@ -179,7 +181,8 @@ CREATE FUNCTION commonplace.queue_event(p_event commonplace.events, p_job_id uui
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     job commonplace.jobs;
-    group_key text := commonplace.session_key(p_event);
+    group_key text := commonplace.session_key(p_event.id, p_event.session_id, p_event.content_session_id,
+        p_event.platform_source, p_event.actor);
 BEGIN
     SELECT * INTO job FROM commonplace.jobs WHERE team_id = p_event.team_id AND project_id = p_event.project_id
         AND source_type = 'agent_event' AND source_id = p_event.id AND job_type = 'observation_generate_for_event';
@@ -213,6 +216,9 @@ DECLARE
     event commonplace.events;
     job commonplace.jobs;
     delay_seconds integer;
+    group_key text;
+    locked_project uuid;
+    locked_key text;
     answers jsonb[] := '{}';
     job_ids uuid[] := '{}';
 BEGIN
@@ -225,11 +231,24 @@ BEGIN
         FROM jsonb_array_elements(p_events) WITH ORDINALITY AS listed (given, place)
         CROSS JOIN LATERAL commonplace.resolve_project(p_team_id, p_key_project, given ->> 'project', place - 1) AS project_id
         CROSS JOIN LATERAL commonplace.link_session(p_team_id, project_id, given) AS session_id
-        -- One order of locks for everybody: two batches over the same sessions cannot deadlock.
-        ORDER BY project_id, session_id, given ->> 'platformSource', given ->> 'contentSessionId', place
+        -- One order of locks for everybody, so that batches over the same events cannot deadlock: a session's group
+        -- comes before its events, which keep their order; events without a session stand in the order of their keys.
+        ORDER BY project_id, session_id, given ->> 'platformSource', given ->> 'contentSessionId',
+            CASE WHEN session_id IS NULL AND given ->> 'contentSessionId' IS NULL THEN given ->> 'digest' END, place
     LOOP
         IF item.project_id IS NULL THEN
             RAISE EXCEPTION 'project_id must belong to team_id' USING ERRCODE = 'CM100';
+        END IF;
+        IF p_batch AND p_generate AND coalesce(item.session_id::text, item.given ->> 'contentSessionId') IS NOT NULL THEN
+            group_key := commonplace.session_key(NULL, item.session_id, item.given ->> 'contentSessionId',
+                item.given ->> 'platformSource', p_actor);
+            IF (item.project_id, group_key) IS DISTINCT FROM (locked_project, locked_key) THEN
+                INSERT INTO commonplace.job_groups AS g (team_id, project_id, session_key)
+                VALUES (p_team_id, item.project_id, group_key)
+                ON CONFLICT (team_id, project_id, session_key) DO UPDATE SET available_at = g.available_at;
+                locked_project := item.project_id;
+                locked_key := group_key;
+            END IF;
         END IF;
         INSERT INTO commonplace.events AS e (id, team_id, project_id, session_id, content_session_id, source_adapter,
             source_event_id, idempotency_key, event_type, platform_source, actor, key_id, payload, metadata,
@@ -379,7 +398,7 @@ GRANT EXECUTE ON FUNCTION
     commonplace.memory_json(commonplace.memories),
     commonplace.resolve_project(uuid, uuid, text, bigint),
     commonplace.link_session(uuid, uuid, jsonb),
-    commonplace.session_key(commonplace.events),
+    commonplace.session_key(uuid, uuid, text, text, text),
     commonplace.queue_event(commonplace.events, uuid, uuid, text, timestamptz),
     commonplace.ingest_v1(uuid, uuid, uuid, text, text, boolean, boolean, jsonb),
     commonplace.get_event_v1(uuid, text),

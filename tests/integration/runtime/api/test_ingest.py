@@ -84,7 +84,7 @@ async def test_event_job_group_and_audit_commit_together(
     assert group is not None
     assert job is not None
     assert audit is not None
-    assert group["session_key"] == job["session_key"] == "c:claude:session-1"
+    assert group["session_key"] == job["session_key"] == "c:12:agent:tester:claude:session-1"
     assert group["available_at"] == job["run_after"]
     assert (str(job["key_id"]), job["actor"]) == (key.id, "agent:tester")
     assert (audit["action"], audit["resource_id"]) == ("event.received", body["event"]["id"])
@@ -469,3 +469,44 @@ async def test_who_may_read_an_event_and_a_job(http: httpx2.AsyncClient, admin_p
         assert (await http.get(path, headers=key.headers)).status_code in (400, 404)
     full = (await http.get(job, headers=key.headers)).json()["generationJob"]
     assert (full["jobType"], full["agentEventId"]) == ("observation_generate_for_event", body["event"]["id"])
+
+
+@pytest.mark.parametrize("session", [None, "one"])
+async def test_overlapping_batches_are_all_stored(
+    http: httpx2.AsyncClient, admin_pool: Pool, session: str | None
+) -> None:
+    _, key = await make_world(admin_pool)
+    events = [make_event(contentSessionId=session, payload={"n": n}) for n in range(50)]
+    batches = [events if n % 2 else events[::-1] for n in range(6)]
+    answers = await asyncio.gather(
+        *(http.post("/v1/events/batch", json=batch, headers=key.headers) for batch in batches)
+    )
+    assert [answer.status_code for answer in answers] == [201] * 6
+    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.jobs") == 50
+    for batch, answer in zip(batches, answers, strict=True):
+        given = [event["payload"] for event in batch]
+        assert [item["event"]["payload"] for item in answer.json()["events"]] == given
+
+
+async def test_two_actors_of_one_session_are_two_groups(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team, key = await make_world(admin_pool)
+    other = await make_key(admin_pool, team.id, project_id=team.project_id, actor="agent:other")
+    session = await make_session(admin_pool, team, content_session_id="linked", platform="claude")
+    for content_session_id in ("shared", "linked", "x" * 600):
+        for sender in (key, other):
+            await send(http, sender, contentSessionId=content_session_id, payload={"from": sender.id})
+    groups = await admin_pool.fetch(
+        "SELECT session_key, array_agg(DISTINCT actor) AS actors FROM commonplace.jobs GROUP BY session_key"
+    )
+    assert sorted(row["actors"] for row in groups) == [["agent:other"]] * 3 + [["agent:tester"]] * 3
+    assert {row["session_key"] for row in groups if row["session_key"].startswith("s:")} == {
+        f"s:{session}:agent:tester",
+        f"s:{session}:agent:other",
+    }
+    assert max(len(row["session_key"]) for row in groups) < 100
+
+
+async def test_an_id_with_a_nul_finds_nothing(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    _, key = await make_world(admin_pool)
+    for path in ("/v1/events/%00", "/v1/jobs/%00"):
+        assert (await http.get(path, headers=key.headers)).status_code == 404, path
