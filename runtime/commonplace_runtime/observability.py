@@ -2,10 +2,14 @@
 
 import logging
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
 from typing import Any, Final, Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -32,9 +36,36 @@ MODEL_SECONDS: Final = Histogram(
 MODEL_TOKENS: Final = Counter(
     "commonplace_model_tokens", "Tokens as the provider counts them", ["provider", "direction"], registry=REGISTRY
 )
-GUARD_FAILURES: Final = Counter(
-    "commonplace_guard_failures", "Limits that were not checked because the store failed", ["guard"], registry=REGISTRY
-)
+
+
+class QueueGauges(Collector):
+    """What this process last saw of the queue; absent rather than old. Equal on every replica: aggregate with max."""
+
+    FRESH_SECONDS: Final = 30.0
+    _GAUGES: Final = (
+        ("backlog", "backlog", "Due jobs that nobody works on"),
+        ("oldestSeconds", "oldest_seconds", "How long the session that has waited longest could have been claimed"),
+        ("inFlight", "in_flight", "Jobs being worked on"),
+    )
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._seen: tuple[float, Mapping[str, float]] | None = None
+
+    def show(self, stats: Mapping[str, float]) -> None:
+        """`stats` as `queue_stats_v1` returns them, seen now."""
+        self._seen = (self._clock(), stats)
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges, none when they are older than FRESH_SECONDS."""
+        if self._seen is None or self._clock() - self._seen[0] > self.FRESH_SECONDS:
+            return
+        for key, name, help_text in self._GAUGES:
+            yield GaugeMetricFamily(f"commonplace_queue_{name}", help_text, value=float(self._seen[1][key]))
+
+
+QUEUE: Final = QueueGauges()
+REGISTRY.register(QUEUE)
 
 
 def configure_logging(level: str, form: Literal["json", "console"]) -> None:
@@ -61,6 +92,8 @@ def configure_logging(level: str, form: Literal["json", "console"]) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    # Once a second while Postgres is away, with a traceback; our own line says it once.
+    logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -25,16 +25,16 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BeforeValidator
-from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import DomainError, Unavailable
 from commonplace_runtime.domain.models import Principal, Recall, RecallMode
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.wire import context_of
-from commonplace_runtime.entrypoints.http.bodies import MAX_BODY_BYTES
-from commonplace_runtime.entrypoints.http.errors import answer_for, json_response
+from commonplace_runtime.entrypoints.http.bodies import MAX_BODY_BYTES, read_bytes
+from commonplace_runtime.entrypoints.http.errors import HttpFault, answer_for, json_response
 from commonplace_runtime.entrypoints.http.recall import LIMITS
 from commonplace_runtime.entrypoints.http.security import admit
 from commonplace_runtime.entrypoints.http.state import ApiState
@@ -65,6 +65,11 @@ _READ_ONLY: Final = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
 )
 _LIST_TTL_MS: Final = 300_000
+_WRONG_TYPE: Final = {
+    "jsonrpc": "2.0",
+    "error": {"code": -32000, "message": "Unsupported Media Type: Content-Type must be application/json"},
+    "id": None,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +129,19 @@ class RecallServer:
         except DomainError as error:
             await answer_for(error)(scope, receive, send)
             return
+        request = Request(scope, receive)
+        if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+            await json_response(_WRONG_TYPE, 415)(scope, receive, send)
+            return
+        try:
+            message = await read_bytes(request)
+        except HttpFault as error:
+            await answer_for(error)(scope, receive, send)
+            return
         caller = _caller.set(_Caller(principal=principal, request_id=scope["state"]["request_id"]))
         try:
             app: ASGIApp = self._server.session_manager.handle_request
-            await app(_trimmed(scope), receive, send)
+            await app(_trimmed(scope, len(message)), _replayed(message, receive), send)
         finally:
             _caller.reset(caller)
 
@@ -148,10 +162,24 @@ class RecallServer:
         return _text(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def _trimmed(scope: Scope) -> Scope:
-    """`scope` with blanks around `mcp-*` header values gone, as the standard wants: httptools leaves them."""
-    headers = [(name, value.strip() if name.startswith(b"mcp-") else value) for name, value in scope["headers"]]
-    return {**scope, "headers": headers}
+def _trimmed(scope: Scope, size: int) -> Scope:
+    """`scope` with a body of `size` bytes and without the blanks around `mcp-*` values that httptools leaves."""
+    headers = [
+        (name, value.strip() if name.startswith(b"mcp-") else value)
+        for name, value in scope["headers"]
+        if name not in (b"content-length", b"content-encoding", b"transfer-encoding")
+    ]
+    return {**scope, "headers": [*headers, (b"content-length", str(size).encode())]}
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """`receive` of a request whose body was read already."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
 
 
 def _text(text: str, *, is_error: bool = False) -> CallToolResult:

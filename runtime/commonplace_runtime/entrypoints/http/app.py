@@ -1,7 +1,8 @@
 """The HTTP application: every route in one list, one lifespan, one table of faults."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -9,7 +10,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import DomainError
@@ -20,6 +22,7 @@ from commonplace_runtime.entrypoints.http.state import ApiState
 from commonplace_runtime.entrypoints.mcp import RecallServer
 from commonplace_runtime.services.doorbell import Doorbell, NoDoorbell
 from commonplace_runtime.services.jobs import JobNotices
+from commonplace_runtime.services.watch_queue import watch_queue
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.job_views import listening
 from commonplace_runtime.store.pool import Pool, open_pool_patiently
@@ -37,6 +40,14 @@ _ROUTES: Final[tuple[tuple[str, str, Any], ...]] = (
     ("GET", "/api/health", health.get_health),
     ("GET", contract.READINESS_PATH, health.get_readiness),
 )
+
+
+class _NamedRoute(Route):
+    """A plain route that is found in the scope, as FastAPI's own are: log and metrics tell routes by it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return match, {**child, "route": self}
 
 
 def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbell | None = None) -> FastAPI:
@@ -70,7 +81,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbe
     app.state.api = state
     for method, path, handler in _ROUTES:
         app.add_api_route(path, handler, methods=[method], response_model=None)
-    app.router.routes.append(Route(contract.MCP_PATH, endpoint=mcp, include_in_schema=False))
+    app.router.routes.append(_NamedRoute(contract.MCP_PATH, endpoint=mcp, include_in_schema=False))
     for route in app.router.routes:
         _relax(route)
     app.add_middleware(Envelope)
@@ -95,9 +106,20 @@ def _lifespan(state: ApiState, mcp: RecallServer) -> Any:
                 state.given_pool = await stack.enter_async_context(await open_api_pool(state.settings))
             await stack.enter_async_context(state.notices.running())
             await stack.enter_async_context(mcp.running())
+            await stack.enter_async_context(_running(watch_queue(state.pool)))
             yield
 
     return lifespan
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def open_api_pool(settings: Settings) -> Pool:

@@ -36,7 +36,7 @@ async def read_json(request: Request, *, expected: str) -> Body:
     """
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise InvalidFields([wrong_type((), expected, "undefined")])
-    raw = await _read(request)
+    raw = await read_bytes(request)
     if not raw.strip():
         return Body(value={}, size=0)
     value = parse_json(raw)
@@ -49,7 +49,8 @@ async def read_json(request: Request, *, expected: str) -> Body:
     return Body(value=value, size=len(raw))
 
 
-async def _read(request: Request) -> bytes:
+async def read_bytes(request: Request) -> bytes:
+    """The body, unpacked. Raises HttpFault 413 and 415, and 400 for what is not packed as it says."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity" and encoding not in _WINDOW_BITS:
         raise HttpFault(415, "UnsupportedMediaTypeError", f'unsupported content encoding "{encoding[:40]}"')

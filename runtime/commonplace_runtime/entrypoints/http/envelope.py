@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOCAL_ORIGINS: Final = ("http://localhost:", "http://127.0.0.1:")
+CLIENT_GONE: Final = 499
+"""The status in log and metrics of a request whose client left before its body was whole; nginx's word for it."""
 _QUIET: Final = frozenset({"/healthz", "/api/health", "/api/readiness"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECURITY_HEADERS: Final = {
@@ -71,6 +74,8 @@ class Envelope:
                 await Response(status_code=204, headers=PREFLIGHT_HEADERS)(inner, receive, sender)
             else:
                 await self._app(inner, receive, sender)
+        except ClientDisconnect:
+            sender.status = sender.status or CLIENT_GONE
         except Exception:
             log.exception("request_failed", request_id=request_id, method=scope["method"])
             if not sender.status:

@@ -1,11 +1,14 @@
 """What every route shares, and the routes that need no key."""
 
+import asyncio
+
 import httpx2
 import pytest
+from prometheus_client import generate_latest
 
 from commonplace_runtime import contract
 from commonplace_runtime.entrypoints.http.envelope import SECURITY_HEADERS
-from commonplace_runtime.observability import REQUESTS
+from commonplace_runtime.observability import QUEUE, REGISTRY, REQUESTS, QueueGauges
 from commonplace_runtime.store.pool import Pool
 from tests.factories import make_key, make_team
 
@@ -101,3 +104,18 @@ async def test_requests_are_counted_by_route_and_never_by_path(http: httpx2.Asyn
     await http.get("/v1/jobs/123")
     await http.get("/some/path/nobody/knows")
     assert (count("/v1/jobs/{job_id}", "401"), count("unmatched", "404")) == (before[0] + 1, before[1] + 1)
+
+
+async def test_the_queue_is_shown_and_never_an_old_one(http: httpx2.AsyncClient) -> None:
+    async with asyncio.timeout(15):
+        while not list(QUEUE.collect()):  # noqa: ASYNC110 - scrapes have no event
+            await asyncio.sleep(0.05)
+    shown = generate_latest(REGISTRY).decode()
+    for name in ("backlog", "oldest_seconds", "in_flight"):
+        assert f"commonplace_queue_{name} 0.0" in shown
+    now = 100.0
+    gauges = QueueGauges(lambda: now)
+    gauges.show({"backlog": 3, "oldestSeconds": 1.5, "inFlight": 1})
+    assert [metric.samples[0].value for metric in gauges.collect()] == [3, 1.5, 1]
+    now += QueueGauges.FRESH_SECONDS + 1
+    assert not list(gauges.collect())

@@ -1,6 +1,7 @@
 """The official client over real HTTP, and the protocol's edges over plain HTTP."""
 
 import asyncio
+import gzip
 import json
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent
 
+from commonplace_runtime.observability import REQUESTS
 from commonplace_runtime.store.pool import Pool
 from tests.factories import Key, Team, make_key, make_memory, make_project, make_team
 
@@ -226,6 +228,35 @@ async def test_a_broken_message_is_the_clients_fault(
     _, key = await make_world(admin_pool)
     answer = await http.post("/v1/mcp", content=body, headers={**key.headers, "Content-Type": "application/json"})
     assert answer.status_code == status
+    if status == 413:
+        assert answer.json() == {"error": "PayloadTooLargeError", "message": "request entity too large"}
+
+
+async def test_another_content_type_is_415(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    _, key = await make_world(admin_pool)
+    for headers in ({}, {"Content-Type": "text/plain"}):
+        answer = await http.post("/v1/mcp", content=b"{}", headers={**key.headers, **headers})
+        assert answer.status_code == 415
+        assert answer.json() == {
+            "jsonrpc": "2.0",
+            "error": {"code": -32000, "message": "Unsupported Media Type: Content-Type must be application/json"},
+            "id": None,
+        }
+
+
+async def test_a_packed_message_is_understood(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    _, key = await make_world(admin_pool)
+    message = gzip.compress(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode())
+    headers = {**key.headers, "Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = await http.post("/v1/mcp", content=message, headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+async def test_calls_are_counted_under_their_path(http: httpx2.AsyncClient) -> None:
+    counter = REQUESTS.labels("POST", "/v1/mcp", "401")
+    before = counter._value.get()
+    await http.post("/v1/mcp", json={})
+    assert counter._value.get() == before + 1
 
 
 async def test_a_nul_in_a_query_is_cleaned(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
