@@ -1,4 +1,4 @@
-"""Runs an app under a real uvicorn on a free port of loopback, in this loop."""
+"""Runs an app under uvicorn as production configures it, on a free port of loopback, in this loop."""
 
 import asyncio
 import socket
@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from commonplace_runtime.entrypoints.http.serve import server_config
+from commonplace_runtime.settings import Settings
+
 
 @asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[str]:
+async def served(app: ASGIApp, settings: Settings | None = None) -> AsyncIterator[str]:
     """Yields the base URL; the lifespan has begun. The server ends with the block."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        config = uvicorn.Config(
-            app, http="httptools", lifespan="on", log_config=None, access_log=False, server_header=False
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(app, settings or Settings.model_validate({})))
         serving = asyncio.create_task(server._serve(sockets=[listener]))
         try:
             async with asyncio.timeout(20):

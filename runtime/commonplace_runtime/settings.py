@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,6 +23,8 @@ _ALIASES: Final[Mapping[str, str]] = {
     "MODEL": "CLAUDE_MEM_SERVER_MODEL",
 }
 
+_ENCODED: Final = "; write #, /, ? and @ in a password as %23, %2F, %3F and %40"
+
 
 def _http_url(value: str) -> str:
     if value and not value.startswith(("http://", "https://")):
@@ -29,15 +32,27 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _is_url(value: SecretStr, *schemes: str) -> bool:
+    """Whether it parses; a password with `#`, `/`, `?` or `@` in it makes it another address, or none."""
+    try:
+        parts = urlsplit(value.get_secret_value())
+        parse_qs(parts.query, strict_parsing=bool(parts.query))
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port
+    except ValueError:
+        return False
+    return parts.scheme in schemes and not parts.fragment and parts.netloc.count("@") <= 1
+
+
 def _database_url(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):
-        raise ValueError("must look like postgresql://user:password@host:5432/database")
+    if value is not None and not _is_url(value, "postgres", "postgresql"):
+        raise ValueError(f"must look like postgresql://user:password@host:5432/database{_ENCODED}")
     return value
 
 
 def _redis_url(value: SecretStr | None) -> SecretStr | None:
-    if value is not None and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must look like redis://host:6379/0")
+    if value is not None and not _is_url(value, "redis", "rediss", "unix"):
+        raise ValueError(f"must look like redis://host:6379/0{_ENCODED}")
     return value
 
 
@@ -71,6 +86,8 @@ class Settings(BaseSettings):
     """Port of `/metrics`, apart from the api's; 0 takes a free one."""
     public_url: Annotated[str, AfterValidator(_http_url)] = ""
     """What clients are told to dial; empty: taken from the request."""
+    api_concurrency: int = Field(1000, ge=1, le=100_000)
+    """Connections, and requests, that the api holds open at once; who comes later is told 503."""
     database_pool_size: int = Field(10, ge=1, le=200)
     """Connections to Postgres a process may hold."""
     database_connect_timeout_seconds: float = Field(5.0, gt=0, le=60)

@@ -8,9 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
+from commonplace_runtime import contract
+from commonplace_runtime.domain.errors import Conflict
 from commonplace_runtime.entrypoints.doorbell import TaskiqDoorbell
 from commonplace_runtime.entrypoints.http.app import create_app, open_api_pool
+from commonplace_runtime.entrypoints.http.protocol import BoundedHttp
 from commonplace_runtime.services.doorbell import Doorbell
 from commonplace_runtime.settings import Settings
 
@@ -40,6 +44,21 @@ class _Server(uvicorn.Server):
         yield
 
 
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How the api is served."""
+    return uvicorn.Config(
+        app,
+        http=BoundedHttp,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        limit_concurrency=settings.api_concurrency,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
 async def serve_api(
     settings: Settings, *, doorbell: Doorbell | None = None, on_listening: Callable[[int], None] | None = None
 ) -> None:
@@ -48,22 +67,14 @@ async def serve_api(
 
     settings.port 0 takes a free port; `on_listening` gets the port once requests are answered. doorbell: None takes
     the one that settings.redis_url asks for.
-    Raises Unavailable when Postgres stays away for `startup_timeout_seconds`, OSError when the port is taken.
+    Raises Unavailable when Postgres stays away for `startup_timeout_seconds`, Conflict when the port is taken.
     """
     listener = _listener(settings.host, settings.port)
     with contextlib.closing(listener):
         port = int(listener.getsockname()[1])
         async with await open_api_pool(settings) as pool, _doorbell(settings, doorbell) as bell:
             server = _Server(
-                uvicorn.Config(
-                    create_app(settings, pool=pool, doorbell=bell),
-                    http="httptools",
-                    lifespan="on",
-                    access_log=False,
-                    log_config=None,
-                    server_header=False,
-                    timeout_graceful_shutdown=GRACE_SECONDS,
-                ),
+                server_config(create_app(settings, pool=pool, doorbell=bell), settings),
                 lambda: _announce(settings.host, port, on_listening),
             )
             with _ended_by_signals(server):
@@ -84,7 +95,13 @@ async def _doorbell(settings: Settings, given: Doorbell | None) -> AsyncIterator
 
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=2048)
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        message = (
+            f"cannot listen on {host} port {port}: {error.strerror}: set {contract.ENV_HOST} and {contract.ENV_PORT}"
+        )
+        raise Conflict(message) from error
     # Accepted connections inherit it; asyncio sets it only on sockets that name their protocol, and without it
     # each answer waits 40 ms for the client's acknowledgement of its headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
