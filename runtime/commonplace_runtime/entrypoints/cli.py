@@ -7,19 +7,20 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
 import cyclopts
 from cyclopts import Parameter
 
 from commonplace_runtime import contract
-from commonplace_runtime.domain.errors import DomainError, InvalidInput
+from commonplace_runtime.domain.errors import Conflict, DomainError, InvalidInput
 from commonplace_runtime.observability import configure_logging, serve_metrics
 from commonplace_runtime.services import tenants
 from commonplace_runtime.services.migrate import migrate as run_migrations
+from commonplace_runtime.services.readiness import check_administrator
 from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings, settings_or_exit
-from commonplace_runtime.store.pool import Pool, Record, open_pool_patiently
+from commonplace_runtime.store.pool import STORE_FAULTS, Pool, Record, Refused, open_pool_patiently
 
 T = TypeVar("T")
 Json = Annotated[bool, Parameter(help="Print JSON, one line.", negative="")]
@@ -40,12 +41,26 @@ for group in (teams, projects, keys):
 
 
 def run() -> None:
-    """Entry point of the console script. Domain errors become one line and exit code 1."""
+    """Entry point of the console script. Whatever an administrator can put right becomes one line and exit code 1."""
     try:
+        for word in sys.argv[1:]:
+            word.encode()
         app()
+    except UnicodeEncodeError:
+        _refuse("an argument is not UTF-8: check the terminal's encoding")
+    except Refused as error:
+        _refuse(f"{error.message}: check {contract.ENV_DATABASE_URL} and {contract.ENV_ADMIN_DATABASE_URL}")
     except DomainError as error:
-        print(f"commonplace: {error.message}", file=sys.stderr)
-        raise SystemExit(EXIT_REFUSED) from None
+        _refuse(error.message)
+    except STORE_FAULTS as error:
+        _refuse(f"Postgres objects: {error}")
+    except OSError as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"commonplace: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(EXIT_REFUSED)
 
 
 def _settings(*needed: str) -> Settings:
@@ -81,7 +96,11 @@ async def _with_admin_pool(settings: Settings, patience: float, work: Callable[[
 
 
 def _as_admin(work: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
-    return asyncio.run(_with_admin_pool(_settings("admin_database_url"), 5.0, work))
+    async def checked(pool: Pool) -> T:
+        await check_administrator(pool)
+        return await work(pool)
+
+    return asyncio.run(_with_admin_pool(_settings("admin_database_url"), 5.0, checked))
 
 
 def _plain(value: Any) -> Any:
@@ -117,7 +136,7 @@ def api() -> None:
     settings = _settings("database_url")
     from commonplace_runtime.entrypoints.http.serve import serve_api  # the other verbs start faster without FastAPI
 
-    serve_metrics(settings.metrics_host, settings.metrics_port)
+    _serve_metrics(settings)
     _run_loop(serve_api(settings))
 
 
@@ -127,8 +146,17 @@ def worker() -> None:
     settings = _settings("database_url")
     from commonplace_runtime.entrypoints.worker import run_worker
 
-    serve_metrics(settings.metrics_host, settings.metrics_port)
+    _serve_metrics(settings)
     _run_loop(run_worker(settings))
+
+
+def _serve_metrics(settings: Settings) -> None:
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        serve_metrics(host, port)
+    except OSError as error:
+        message = f"cannot serve metrics on {host} port {port}: {error.strerror}: set {contract.ENV_METRICS_PORT}"
+        raise Conflict(message) from error
 
 
 def _run_loop(work: Coroutine[Any, Any, None]) -> None:
