@@ -11,7 +11,7 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -28,6 +28,7 @@ from commonplace_operator.engine.metrics import Metrics
 from commonplace_operator.engine.queue import Result, WorkQueue
 from commonplace_operator.handlers.watch import build_registry, watch
 from commonplace_operator.reconcile.context import Context, Key, Timings
+from commonplace_operator.reconcile.databases import KnownDatabases
 from commonplace_operator.reconcile.dispatch import reconcile
 from commonplace_operator.registry import Registries
 from commonplace_operator.resources import names
@@ -120,6 +121,9 @@ class Operator:
             self._context = context
             self.recorder.start()
             self.queue.start()
+            for namespace, name in context.databases.places():
+                # No watch tells of a runtime that went while nobody looked.
+                self.queue.add(Key(kind=names.RUNTIME, namespace=namespace, name=name))
             self._log.info("watching", namespaces=list(settings.watch_namespaces) or "all", server=server)
             registry = build_registry(self.queue.offer, server=server, open_session=open_session)
             await watch(registry, namespaces=settings.watch_namespaces)
@@ -131,7 +135,7 @@ class Operator:
         delay = 1.0
         while not self._stop.is_set():
             try:
-                return await self._make_context()
+                return await self._unless_stopped(self._make_context())
             except errors.OperatorError as error:
                 self._log.warning("waiting_for_cluster", detail=str(error), retry_in_seconds=delay)
             try:
@@ -141,9 +145,25 @@ class Operator:
                 delay = min(delay * 2, _START_RETRY_LIMIT)
         return None
 
+    async def _unless_stopped(self, making: Coroutine[Any, Any, Context]) -> Context | None:
+        """What `making` gives; None as soon as we are told to stop, for a server that hangs is not waited for."""
+        task = asyncio.create_task(making)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            stopping.cancel()
+            task.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
+
     async def _make_context(self) -> Context:
         settings = self._settings
         system = await self._cluster.get(names.NAMESPACE, None, "kube-system")
+        await self._expect_kinds()
+        own_data = await self._own_data()
+        databases = KnownDatabases(self._cluster, namespace=settings.own_namespace, secret=OWN_SECRET)
+        databases.load(own_data)
         return Context(
             cluster=self._cluster,
             registries=self._registries,
@@ -157,15 +177,26 @@ class Operator:
             enqueue_after=self.queue.add_after,
             installation=f"{system['metadata']['uid']}/{settings.operator_class}",
             term=current_term,
-            mac_key=await self._mac_key(),
+            mac_key=self._mac_key(own_data),
             timings=Timings(
                 resync_seconds=settings.resync_seconds, quota_refresh_seconds=settings.quota_refresh_seconds
             ),
+            databases=databases,
+            operator_class=settings.operator_class,
             namespaces=settings.watch_namespaces,
         )
 
-    async def _mac_key(self) -> MacKey:
-        """The key that signs our Secrets: made once by create, so that of two starts one is refused and reads."""
+    async def _expect_kinds(self) -> None:
+        """Where namespaces are named kinds that come later are not noticed, so they are waited for."""
+        for namespace in self._settings.watch_namespaces[:1]:
+            for kind in names.OURS:
+                try:
+                    await self._cluster.list(kind, namespace)
+                except errors.NotFound:
+                    raise errors.Refused(f"{kind.kind} is not known to the cluster: apply crds/") from None
+
+    async def _own_data(self) -> Mapping[str, str]:
+        """Our own Secret with the key that signs others: made once by create, so that of two starts one is refused."""
         namespace = self._settings.own_namespace
         fresh = base64.b64encode(secrets.token_bytes(_MAC_KEY_BYTES)).decode()
         try:
@@ -179,12 +210,14 @@ class Operator:
                 ) from None
             except errors.Conflict:
                 body = await self._cluster.get(names.SECRET, namespace, OWN_SECRET)
-        encoded = (body.get("data") or {}).get(MAC_KEY)
-        if not encoded:
-            raise errors.Refused(
-                f"Secret {namespace}/{OWN_SECRET} has no key {MAC_KEY}: delete it to have another made"
-            )
-        return MacKey(base64.b64decode(encoded))
+        return body.get("data") or {}
+
+    def _mac_key(self, own_data: Mapping[str, str]) -> MacKey:
+        key = base64.b64decode(own_data.get(MAC_KEY, ""))
+        if len(key) != _MAC_KEY_BYTES:
+            where = f"Secret {self._settings.own_namespace}/{OWN_SECRET}"
+            raise errors.Refused(f"{where} has no {MAC_KEY} of {_MAC_KEY_BYTES} bytes: delete it to have another made")
+        return MacKey(key)
 
     async def _work(self, key: Key) -> Result:
         assert self._context is not None  # noqa: S101 - the queue starts after it was made

@@ -47,7 +47,19 @@ class Superseded(OperatorError):
 
 
 class SlugTaken(OperatorError):
-    """The slug belongs to another team."""
+    """
+    The slug belongs to another team.
+
+    holder: uid and namespace of the MemoryTeam that has to be gone before the slug may be adopted.
+    """
+
+    def __init__(self, message: str, *, holder: tuple[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
+class SpecError(OperatorError, ValueError):
+    """The object asks for what cannot be: its author has to change it; the message names the field."""
 
 
 class RowNotFound(OperatorError):

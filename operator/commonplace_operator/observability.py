@@ -10,6 +10,16 @@ import structlog
 _QUIET: Final = ("kopf", "aiohttp", "asyncio", "asyncpg", "kubernetes")
 
 
+class _RetriesAreNoErrors(logging.Filter):
+    """kopf logs each request that it will send again as an error; while an API server starts that is its day's work."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Turn such a line into a warning."""
+        if record.levelno == logging.ERROR and record.name.startswith("kopf") and "will retry" in record.getMessage():
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 def configure_logging(*, style: Literal["json", "console"], level: str) -> None:
     """Send everything through structlog. Called once, by the composition root."""
     shared: list[structlog.typing.Processor] = [
@@ -35,6 +45,7 @@ def configure_logging(*, style: Literal["json", "console"], level: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_RetriesAreNoErrors())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

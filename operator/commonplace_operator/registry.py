@@ -38,7 +38,6 @@ POOLS: Final = 16
 _BY_SQLSTATE: Final[dict[str, type[errors.OperatorError]]] = {
     contract.SQLSTATE_STALE_TERM: errors.Superseded,
     contract.SQLSTATE_STALE_GENERATION: errors.Superseded,
-    contract.SQLSTATE_SLUG_CONFLICT: errors.SlugTaken,
     contract.SQLSTATE_NOT_FOUND: errors.RowNotFound,
     contract.SQLSTATE_LIMIT_REACHED: errors.LimitReached,
 }
@@ -55,6 +54,8 @@ def translated(error: Exception) -> errors.OperatorError:
     """
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
+        if state == contract.SQLSTATE_SLUG_CONFLICT:
+            return errors.SlugTaken(error.args[0] if error.args else state, holder=_holder(error.detail))
         if state in _BY_SQLSTATE:
             return _BY_SQLSTATE[state](error.args[0] if error.args else state)
         if state[:2] in _TRANSIENT_CLASSES:
@@ -68,6 +69,12 @@ def translated(error: Exception) -> errors.OperatorError:
     return errors.DatabaseRefused(type(error).__name__)
 
 
+def _holder(detail: str | None) -> tuple[str, str] | None:
+    holder = json.loads(detail) if detail else {}
+    uid, namespace = holder.get("ownerUid"), holder.get("namespace")
+    return (uid, namespace) if uid and namespace else None
+
+
 class Registry(Protocol):
     """The database of one MemoryRuntime, as the reconcilers see it."""
 
@@ -75,8 +82,8 @@ class Registry(Protocol):
         """Number of the newest migration, 0 where there is none yet."""
         ...
 
-    async def put_team(self, writer: Writer, team: TeamRow) -> StoredTeam:
-        """Create, adopt or update. Raises SlugTaken, Superseded."""
+    async def put_team(self, writer: Writer, team: TeamRow, *, gone_owner: str | None = None) -> StoredTeam:
+        """Create, adopt or update. gone_owner: uid of an owner known to be gone. Raises SlugTaken, Superseded."""
         ...
 
     async def release_team(self, writer: Writer, *, delete_data: bool) -> tuple[str, int]:
@@ -182,7 +189,7 @@ class PostgresRegistry:
         known = await self._call("SELECT to_regprocedure('commonplace.schema_version_v1()') IS NOT NULL")
         return int(await self._call("SELECT commonplace.schema_version_v1()") or 0) if known else 0
 
-    async def put_team(self, writer: Writer, team: TeamRow) -> StoredTeam:
+    async def put_team(self, writer: Writer, team: TeamRow, *, gone_owner: str | None = None) -> StoredTeam:
         """See `Registry`."""
         projects = [{"id": p.id, "name": p.name, "displayName": p.display_name} for p in team.projects]
         members = [{"actor": actor, "role": role} for actor, role in team.members]
@@ -196,6 +203,7 @@ class PostgresRegistry:
             json.dumps(projects),
             json.dumps(members),
             team.adopt,
+            gone_owner,
         )
         return StoredTeam(
             id=answer["teamId"],

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     operator_class: str = Field(
         default="default",
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-        description="Tells operators in one cluster apart.",
+        description="Serves the objects whose annotation commonplace.dev/operator-class says so; without one: default.",
     )
     host: str = Field(default="127.0.0.1", description="Address of health and metrics; 0.0.0.0 in a pod.")
     port: int = Field(default=8780, ge=0, le=65535, description="Port of health and metrics; 0: any free one.")
@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     cluster_timeout_seconds: float = Field(default=15.0, gt=0, le=120, description="Longest Kubernetes API call.")
     database_connect_timeout_seconds: float = Field(default=5.0, gt=0, le=60, description="Longest dialling.")
     database_statement_timeout_seconds: float = Field(default=10.0, gt=0, le=120, description="Longest SQL call.")
-    quota_refresh_seconds: float = Field(default=60.0, ge=1, description="How often a Quota's usage is measured.")
+    quota_refresh_seconds: float = Field(default=300.0, ge=1, description="How often a Quota's usage is measured.")
     resync_seconds: float = Field(
         default=600.0, ge=10, description="How often a settled ApiKey and MemoryRuntime is looked at again."
     )

@@ -1,5 +1,5 @@
 """
-The Secret of an ApiKey: public API, see `docs/reference`.
+The Secret of an ApiKey: public API, its keys and annotations included.
 
 Keys `token`, `url`, `mcp-url`, `connect-command` are always there; each format adds its own.
 """

@@ -143,6 +143,12 @@ class EventRecorder:
                 self._metrics.events.labels("posted").inc()
             except Exception as error:  # noqa: BLE001 - an Event is a courtesy; its failure is counted and logged
                 self._metrics.events.labels("failed").inc()
-                self._log.warning("event_not_posted", reason=event["reason"], error=str(error))
+                regarding = event["regarding"]
+                self._log.warning(
+                    "event_not_posted",
+                    about=f"{regarding['kind']} {regarding['namespace']}/{regarding['name']}",
+                    reason=event["reason"],
+                    error=str(error),
+                )
             finally:
                 self._queue.task_done()

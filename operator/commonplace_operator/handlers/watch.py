@@ -63,9 +63,11 @@ def build_registry(
     return registry
 
 
-def build_settings() -> kopf.OperatorSettings:
+def build_settings(*, namespaces: tuple[str, ...]) -> kopf.OperatorSettings:
     """kopf, made to watch and to do nothing else."""
     settings = kopf.OperatorSettings()
+    # Scanning, kopf leaves a named namespace as soon as its deletion begins: the finalizers in it would stay for ever.
+    settings.scanning.disabled = bool(namespaces)
     settings.posting.enabled = False
     settings.persistence.finalizer = _UNUSED_FINALIZER
     settings.watching.label_selectors["", "v1", names.SECRET.plural] = names.LABEL_OWNER_UID
@@ -89,7 +91,7 @@ async def watch(
     """
     await kopf.operator(
         registry=registry,
-        settings=build_settings(),
+        settings=build_settings(namespaces=namespaces),
         standalone=True,
         clusterwide=not namespaces,
         namespaces=namespaces,

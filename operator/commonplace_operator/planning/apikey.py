@@ -98,12 +98,12 @@ class Minted:
 
 
 def rotation_interval(key: ApiKey) -> timedelta | None:
-    """How often the token is replaced, None for never. Raises ValueError."""
+    """How often the token is replaced, None for never. Raises SpecError."""
     return parse_duration(key.spec.rotation.interval) if key.spec.rotation else None
 
 
 def grace_period(key: ApiKey) -> timedelta:
-    """How long the previous token still works; 24 h unless the object says otherwise. Raises ValueError."""
+    """How long the previous token still works; 24 h unless the object says otherwise. Raises SpecError."""
     rotation = key.spec.rotation
     return parse_duration(rotation.grace_period) if rotation and rotation.grace_period else DEFAULT_GRACE
 
@@ -134,7 +134,7 @@ def plan_api_key(key: ApiKey, world: KeyWorld, minted: Minted) -> KeyPlan:
     """
     Decide what makes cluster and database agree with `key`; the clock is the database's.
 
-    Raises ValueError for a duration that the schema should have refused.
+    Raises SpecError for a duration that the schema should have refused.
     """
     now = world.keys.now
     if key.spec.revoked:

@@ -1,11 +1,14 @@
 """A Quota's limits in the database's units, and what usage says about them."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Any, Final
 
+from commonplace_operator.errors import SpecError
 from commonplace_operator.resources.objects import Quota
 from commonplace_operator.resources.quantities import parse_quantity
+from commonplace_operator.resources.times import parse_time
 
 # Field of `spec.hard` → name in put_quota_v1. Storage is named by its unit there.
 _HARD: Final = {
@@ -35,11 +38,11 @@ def _dollars(value: int | float | str) -> str:
     try:
         return format(Decimal(str(value)), "f")
     except InvalidOperation as error:
-        raise ValueError(f"{value!r} is not an amount of dollars") from error
+        raise SpecError(f"{value!r} is not an amount of dollars") from error
 
 
 def wanted_limits(quota: Quota) -> dict[str, int | str]:
-    """Limits under put_quota_v1's names: whole numbers, dollars as decimal text. Raises ValueError."""
+    """Limits under put_quota_v1's names: whole numbers, dollars as decimal text. Raises SpecError."""
     hard, soft = quota.spec.hard, quota.spec.soft
     limits: dict[str, int | str] = {}
     for field, name in _HARD.items():
@@ -58,6 +61,35 @@ def wanted_limits(quota: Quota) -> dict[str, int | str]:
 def effective_limits(stored: Mapping[str, str]) -> dict[str, str]:
     """The minimum over the team's enforced Quotas, under the spec's names."""
     return {_EFFECTIVE[name]: value for name, value in stored.items() if name in _EFFECTIVE}
+
+
+USE_STEP: Final = Decimal("0.05")
+USE_TIME: Final = timedelta(minutes=10)
+
+
+def shown_use(used: Mapping[str, Decimal]) -> dict[str, str]:
+    """Figures as `status.used` shows them."""
+    return {name: format(value.normalize(), "f") for name, value in sorted(used.items())}
+
+
+def is_news(recorded: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """
+    Whether `status` says enough that `recorded` does not: a busy team must not rewrite its Quotas all day.
+
+    Conditions, limits and a figure that moved by more than 5 % are told at once, a smaller move after 10 min, and the
+    time of measuring alone never.
+    """
+    told = {"used", "measuredAt"}
+    if {k: v for k, v in status.items() if k not in told} != {k: v for k, v in recorded.items() if k not in told}:
+        return True
+    before, now = recorded.get("used") or {}, status["used"]
+    if before == now:
+        return False
+    if before.keys() != now.keys() or "measuredAt" not in recorded:
+        return True
+    if any(abs(Decimal(now[name]) - Decimal(before[name])) > Decimal(before[name]) * USE_STEP for name in now):
+        return True
+    return parse_time(status["measuredAt"]) - parse_time(recorded["measuredAt"]) >= USE_TIME
 
 
 # Figure of usage → name of its soft limit in put_quota_v1.

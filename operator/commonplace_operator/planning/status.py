@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from commonplace_operator.resources.conditions import Condition, RecordedCondition, find, render_conditions
-from commonplace_operator.resources.objects import ApiKey, MemoryRuntime, MemoryTeam, Quota
+from commonplace_operator.resources.objects import ApiKey, MemoryRuntime, MemoryTeam, Quota, Unread
 from commonplace_operator.resources.reasons import ConditionType, Reason
 
-AnyObject = MemoryRuntime | MemoryTeam | ApiKey | Quota
+AnyObject = MemoryRuntime | MemoryTeam | ApiKey | Quota | Unread
 
 _AWAY = "The database does not answer; what is said here was last known before. Retrying."
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from commonplace_operator.errors import SpecError
 from commonplace_operator.resources import names
 from commonplace_operator.resources.durations import parse_duration
 from commonplace_operator.resources.objects import MemoryRuntime, MemoryTeam
@@ -56,7 +57,7 @@ def team_row(team: MemoryTeam, *, new_ids: tuple[str, ...], adopt: bool) -> Team
     """
     The row that `team` asks for; `new_ids` has one id for the team and one for each project with `default`.
 
-    Raises ValueError for a retention that is no positive duration.
+    Raises SpecError for a retention that is no positive duration.
     """
     wanted = {project.name: project.display_name for project in team.spec.projects}
     projects = {contract.DEFAULT_PROJECT: wanted.get(contract.DEFAULT_PROJECT)} | wanted
@@ -88,6 +89,6 @@ def _policies(team: MemoryTeam) -> dict[str, str | int]:
     if policies.retention.events is not None:
         seconds = int(parse_duration(policies.retention.events).total_seconds())
         if seconds <= 0:
-            raise ValueError(f"spec.policies.retention.events: {policies.retention.events!r} is not positive")
+            raise SpecError(f"spec.policies.retention.events: {policies.retention.events!r} is not positive")
         found["eventRetentionSeconds"] = seconds
     return found

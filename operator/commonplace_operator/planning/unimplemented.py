@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from commonplace_operator.resources.objects import MemoryRuntime, MemoryTeam
+from commonplace_operator.resources.objects import MemoryRuntime, MemoryTeam, Quota
 
 # Path → the value that the schema fills in by itself and that asks for nothing.
 _RUNTIME: Final[Mapping[str, Any]] = {
@@ -23,6 +23,10 @@ _RUNTIME: Final[Mapping[str, Any]] = {
     "workers.terminationGracePeriodSeconds": 120,
     "workers.autoscaling": None,
 }
+
+
+# What authenticate_v1 and put_key_v1 refuse by.
+_ENFORCED: Final = frozenset({"hard.requestsPerMinute", "hard.requestsPerMonth", "hard.apiKeys"})
 
 
 def _value(spec: Mapping[str, Any], path: str) -> Any:
@@ -49,6 +53,19 @@ def unimplemented_in_team(team: MemoryTeam) -> tuple[str, ...]:
     found = []
     if team.spec.isolation == "Dedicated":
         found.append("spec.isolation")
-    if team.spec.policies.generation.mode != "per-event":
+    policies = team.spec.policies
+    if policies.generation.mode != "per-event":
         found.append("spec.policies.generation.mode")
+    if policies.generation.window_seconds is not None:
+        found.append("spec.policies.generation.windowSeconds")
+    if policies.retention.events is not None:
+        found.append("spec.policies.retention.events")
+    if team.spec.members:
+        found.append("spec.members")
     return tuple(found)
+
+
+def unimplemented_in_quota(quota: Quota) -> tuple[str, ...]:
+    """Paths below `spec` that the user set and that this version measures at most, but never enforces."""
+    limits = [f"{part}.{name}" for part in ("hard", "soft") for name in quota.raw_spec.get(part) or {}]
+    return tuple(f"spec.{limit}" for limit in limits if limit not in _ENFORCED)

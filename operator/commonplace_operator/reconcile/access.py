@@ -14,7 +14,6 @@ from commonplace_operator.resources.objects import MemoryRuntime, MemoryTeam
 from commonplace_operator.resources.reasons import ConditionType, Reason
 
 DEFAULT_URI_KEY: Final = "uri"
-KNOWN_URIS_LIMIT: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,18 +97,17 @@ async def database_uri(context: Context, runtime: MemoryRuntime) -> str | NotRea
             reason=Reason.SECRET_NOT_FOUND,
             message=f"Secret {runtime.namespace}/{reference.name} has no key {key}",
         )
-    if len(context.known_uris) < KNOWN_URIS_LIMIT:
-        context.known_uris[runtime.namespace, runtime.name] = uri
+    context.databases.meet((runtime.namespace, runtime.name), uri)
     return uri
 
 
 async def uri_for_release(context: Context, team: MemoryTeam) -> str | NotReady | None:
     """
-    The database to release rows in. None when the runtime is gone and its database was never met by this process:
+    The database to release rows in. None when the runtime is gone and its database is not known:
     a finalizer does not outlive its parent.
     """
     runtime = await find_runtime(context, team)
-    last_known = context.known_uris.get((team.runtime_namespace, team.spec.runtime_ref.name))
+    last_known = context.databases.of((team.runtime_namespace, team.spec.runtime_ref.name))
     if runtime is None:
         return last_known
     found = await database_uri(context, runtime)

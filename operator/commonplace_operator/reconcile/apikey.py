@@ -31,7 +31,7 @@ from commonplace_operator.reconcile.context import (
     release_finalizer,
     write_status,
 )
-from commonplace_operator.reconcile.deletion import abandon, block_deletion
+from commonplace_operator.reconcile.deletion import abandon, block_deletion, tell_rows_left
 from commonplace_operator.reconcile.team_access import TeamAccess, provisioned_team, team_uri_for_release
 from commonplace_operator.registry import Registry
 from commonplace_operator.resources import names
@@ -229,7 +229,10 @@ async def release_api_key(context: Context, key: ApiKey) -> Result:
         return await block_deletion(context, key, uri.reason, uri.message)
     if uri is not None:
         async with context.registries.of(uri) as registry:
-            await registry.revoke_keys(context.writer(key))
+            revoked = await registry.revoke_keys(context.writer(key))
+        context.tell(key, "Normal", EventReason.RELEASED, f"{revoked} rows were revoked", action="Release")
+    elif key.raw_status.get("keyId"):
+        tell_rows_left(context, key, key.spec.team_ref.name)
     await release_finalizer(context, key)
     _count_again(context, key)
     return Result()

@@ -1,21 +1,27 @@
 """What every reconcile needs, handed in by the composition root."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+import structlog
 
 from commonplace_operator.children.secret import MacKey
 from commonplace_operator.cluster import Body, Cluster
 from commonplace_operator.engine.events import EventRecorder, Regarding
 from commonplace_operator.engine.metrics import Metrics
 from commonplace_operator.planning.status import AnyObject
+from commonplace_operator.reconcile.databases import KnownDatabases
 from commonplace_operator.registry import Registries
 from commonplace_operator.resources import names
 from commonplace_operator.resources.names import Kind
 from commonplace_operator.resources.reasons import EventReason
 from commonplace_operator.resources.rows import Writer
 from commonplace_operator.resources.token import Token
+
+DEFAULT_CLASS: Final = "default"
+_log = structlog.get_logger("commonplace_operator.reconcile")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,12 @@ class Key:
 
     def __str__(self) -> str:
         return f"{self.kind.kind} {self.namespace}/{self.name}"
+
+
+def key_of(kind: Kind, body: Body) -> Key:
+    """The key of an object as it was listed."""
+    metadata = body["metadata"]
+    return Key(kind=kind, namespace=metadata["namespace"], name=metadata["name"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +58,8 @@ class Context:
     term: the leader's; 0 until there is an election.
     enqueue, enqueue_after: have other objects looked at, now or in so many seconds.
     namespaces: those served, empty for all.
-    known_uris: database of each MemoryRuntime met, so that rows can be released after the runtime is gone.
+    operator_class: only objects of this class are served.
+    databases: database of each MemoryRuntime met, so that rows can be released after the runtime is gone.
     """
 
     cluster: Cluster
@@ -63,8 +76,9 @@ class Context:
     term: Callable[[], int]
     mac_key: MacKey
     timings: Timings
+    databases: KnownDatabases
+    operator_class: str = DEFAULT_CLASS
     namespaces: tuple[str, ...] = ()
-    known_uris: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
     def resync_seconds(self) -> float:
         """When to look again at what is settled, moved by up to 10 % so that not all come at once."""
@@ -77,7 +91,8 @@ class Context:
     def tell(
         self, wanted: AnyObject, type_: Literal["Normal", "Warning"], reason: EventReason, note: str, *, action: str
     ) -> None:
-        """Post an Event about the object."""
+        """Post an Event about the object and log it; `note` never holds a token."""
+        _log.info("told", about=f"{wanted.kind.kind} {wanted.namespace}/{wanted.name}", reason=str(reason), note=note)
         regarding = Regarding(
             api_version=wanted.kind.api_version,
             kind=wanted.kind.kind,
@@ -91,8 +106,7 @@ class Context:
         """Have every object looked at that names `name` in the selectable field; namespace None: all that we serve."""
         for kind in kinds:
             for body in await self.list_naming(kind, field, name, namespace):
-                metadata = body["metadata"]
-                self.enqueue(Key(kind=kind, namespace=metadata["namespace"], name=metadata["name"]))
+                self.enqueue(key_of(kind, body))
 
     async def list_naming(self, kind: Kind, field: str, name: str, namespace: str | None) -> list[Body]:
         """Objects that name `name` in the selectable field; namespace None: in all namespaces that we serve."""

@@ -20,6 +20,15 @@ async def block_deletion(context: Context, wanted: AnyObject, reason: Reason, wh
     return Result(retry=True)
 
 
+def tell_rows_left(context: Context, wanted: AnyObject, team: str) -> None:
+    """Nobody can be asked to release the rows any more: say so, in case they are still there."""
+    note = (
+        f"MemoryTeam {wanted.namespace}/{team} or its MemoryRuntime is gone and its database is not known: rows of "
+        "this object that were not released with the team stay"
+    )
+    context.tell(wanted, "Warning", EventReason.ROWS_LEFT, note, action="Release")
+
+
 async def abandon(context: Context, wanted: AnyObject) -> Result:
     """The author took the documented escape."""
     note = "Released by annotation: its rows and keys in the database were left as they are"

@@ -11,13 +11,13 @@ from commonplace_operator import errors
 from commonplace_operator.engine.queue import Result
 from commonplace_operator.planning.status import AnyObject, database_away_status, kept_fields, not_ready, status_of
 from commonplace_operator.reconcile.apikey import api_key_gone, reconcile_api_key, release_api_key
-from commonplace_operator.reconcile.context import Context, Key, write_status
-from commonplace_operator.reconcile.deletion import block_deletion
+from commonplace_operator.reconcile.context import DEFAULT_CLASS, Context, Key, is_abandoned, write_status
+from commonplace_operator.reconcile.deletion import abandon, block_deletion
 from commonplace_operator.reconcile.quota import quota_gone, reconcile_quota, release_quota
 from commonplace_operator.reconcile.runtime import reconcile_runtime, runtime_gone
 from commonplace_operator.reconcile.team import reconcile_team, release_team, team_gone
 from commonplace_operator.resources import names
-from commonplace_operator.resources.objects import ApiKey, MemoryRuntime, MemoryTeam, Quota
+from commonplace_operator.resources.objects import ApiKey, MemoryRuntime, MemoryTeam, Quota, Unread
 from commonplace_operator.resources.reasons import Reason
 
 _log = structlog.get_logger("commonplace_operator.reconcile")
@@ -75,6 +75,12 @@ async def reconcile(context: Context, key: Key) -> Result:
     return result
 
 
+def operator_class(body: Mapping[str, Any]) -> str:
+    """Which operator serves the object: its annotation says so, and `default` serves those without."""
+    annotations = body["metadata"].get("annotations") or {}
+    return str(annotations.get(names.ANNOTATION_OPERATOR_CLASS, DEFAULT_CLASS))
+
+
 async def _reconcile(context: Context, key: Key) -> Result:
     verbs = _KINDS[key.kind.kind]
     try:
@@ -82,7 +88,12 @@ async def _reconcile(context: Context, key: Key) -> Result:
     except errors.NotFound:
         await verbs.gone(context, key)
         return Result()
-    wanted: AnyObject = verbs.parse(body)
+    if operator_class(body) != context.operator_class:
+        return Result()
+    try:
+        wanted: AnyObject = verbs.parse(body)
+    except errors.SpecError as error:
+        return await _unread(context, Unread.parse(key.kind, body), error)
     with structlog.contextvars.bound_contextvars(uid=wanted.uid, generation=wanted.generation):
         try:
             if wanted.is_deleting:
@@ -92,9 +103,21 @@ async def _reconcile(context: Context, key: Key) -> Result:
             return await _without_database(context, wanted, error)
         except errors.Forbidden as error:
             return await _say(context, wanted, Reason.FORBIDDEN, f"The operator may not do this: {error}")
-        except ValueError as error:
+        except errors.SpecError as error:
             await _say(context, wanted, Reason.INVALID_SPEC, str(error))
             return Result()
+
+
+async def _unread(context: Context, unread: Unread, error: errors.SpecError) -> Result:
+    """A shape of a newer schema: its author or a newer operator acts."""
+    if not unread.is_deleting:
+        await _say(context, unread, Reason.INVALID_SPEC, str(error))
+        return Result()
+    if names.FINALIZER not in unread.metadata.finalizers:
+        return Result()
+    if is_abandoned(unread):
+        return await abandon(context, unread)
+    return await block_deletion(context, unread, Reason.INVALID_SPEC, str(error))
 
 
 async def _without_database(

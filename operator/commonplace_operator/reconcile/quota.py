@@ -2,11 +2,27 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
+from commonplace_operator import errors
 from commonplace_operator.engine.queue import Result
-from commonplace_operator.planning.quota import effective_limits, over_limit, over_soft_limit, wanted_limits
-from commonplace_operator.planning.status import kept_fields, negative, not_ready, positive, ready, status_of
+from commonplace_operator.planning.quota import (
+    effective_limits,
+    is_news,
+    over_limit,
+    over_soft_limit,
+    shown_use,
+    wanted_limits,
+)
+from commonplace_operator.planning.status import (
+    kept_fields,
+    negative,
+    not_implemented,
+    not_ready,
+    positive,
+    ready,
+    status_of,
+)
+from commonplace_operator.planning.unimplemented import unimplemented_in_quota
 from commonplace_operator.reconcile.access import NotReady
 from commonplace_operator.reconcile.context import (
     Context,
@@ -16,8 +32,8 @@ from commonplace_operator.reconcile.context import (
     release_finalizer,
     write_status,
 )
-from commonplace_operator.reconcile.deletion import abandon, block_deletion
-from commonplace_operator.reconcile.team_access import provisioned_team, team_uri_for_release
+from commonplace_operator.reconcile.deletion import abandon, block_deletion, tell_rows_left
+from commonplace_operator.reconcile.team_access import TeamAccess, provisioned_team, team_uri_for_release
 from commonplace_operator.resources import names
 from commonplace_operator.resources.conditions import Condition
 from commonplace_operator.resources.objects import Quota
@@ -31,15 +47,27 @@ async def reconcile_quota(context: Context, quota: Quota) -> Result:
     limits = wanted_limits(quota)
     access = await provisioned_team(context, quota)
     if isinstance(access, NotReady):
-        conditions = (not_ready(access.reason, access.message),)
-        status = status_of(quota, conditions=conditions, now=context.clock(), fields=kept_fields(quota))
-        if await write_status(context, quota, status):
-            note = f"{access.reason}: {access.message}"
-            context.tell(quota, "Warning", EventReason.NOT_READY, note, action="Reconcile")
-        return Result(retry=True)
+        return await _not_ready(context, quota, access)
     await ensure_finalizer(context, quota)
+    try:
+        stored = await _put(context, quota, access, limits)
+    except errors.RowNotFound as error:
+        return await _not_ready(context, quota, NotReady(reason=Reason.TEAM_NOT_READY, message=str(error)))
+    conditions = (*_conditions(quota, limits, stored.used), *not_implemented(unimplemented_in_quota(quota)))
+    fields = {
+        "used": shown_use(stored.used),
+        "effective": effective_limits(stored.effective),
+        "measuredAt": format_time(stored.measured_at),
+    }
+    status = status_of(quota, conditions=conditions, now=context.clock(), fields=fields)
+    if is_news(quota.raw_status, status):
+        await write_status(context, quota, status)
+    return Result(requeue_after=context.timings.quota_refresh_seconds)
+
+
+async def _put(context: Context, quota: Quota, access: TeamAccess, limits: Mapping[str, int | str]) -> StoredQuota:
     async with context.registries.of(access.uri) as registry:
-        stored = await registry.put_quota(
+        return await registry.put_quota(
             context.writer(quota),
             quota_id=context.new_id(),
             team_id=access.team_id,
@@ -47,17 +75,23 @@ async def reconcile_quota(context: Context, quota: Quota) -> Result:
             limits=limits,
             enforcement=quota.spec.enforcement,
         )
-    status = status_of(
-        quota, conditions=_conditions(quota, limits, stored.used), now=context.clock(), fields=_fields(quota, stored)
-    )
-    await write_status(context, quota, status)
-    return Result(requeue_after=context.timings.quota_refresh_seconds)
+
+
+async def _not_ready(context: Context, quota: Quota, why: NotReady) -> Result:
+    conditions = (not_ready(why.reason, why.message),)
+    status = status_of(quota, conditions=conditions, now=context.clock(), fields=kept_fields(quota))
+    if await write_status(context, quota, status):
+        context.tell(quota, "Warning", EventReason.NOT_READY, f"{why.reason}: {why.message}", action="Reconcile")
+    return Result(retry=True)
 
 
 def _conditions(
     quota: Quota, limits: Mapping[str, int | str], used: Mapping[str, Decimal]
 ) -> tuple[Condition, Condition]:
-    enforced = quota.spec.enforcement == "Enforce"
+    unenforced = len(unimplemented_in_quota(quota)) == len(quota.raw_spec.get("hard") or {}) + len(
+        quota.raw_spec.get("soft") or {}
+    )
+    enforced = quota.spec.enforcement == "Enforce" and not unenforced
     first = ready(Reason.ENFORCED if enforced else Reason.WARN_ONLY)
     if over := over_limit(limits, used):
         return first, positive(ConditionType.EXCEEDED, Reason.OVER_LIMIT, "Used up: " + ", ".join(over))
@@ -65,16 +99,6 @@ def _conditions(
         message = "Over the soft limit: " + ", ".join(near)
         return first, positive(ConditionType.EXCEEDED, Reason.NEAR_LIMIT, message)
     return first, negative(ConditionType.EXCEEDED, Reason.WITHIN_LIMITS, "")
-
-
-def _fields(quota: Quota, stored: StoredQuota) -> dict[str, Any]:
-    """Usage with its time; the recorded time stays while the figures do, so that an idle team costs no write."""
-    used = {name: format(value.normalize(), "f") for name, value in sorted(stored.used.items())}
-    effective = effective_limits(stored.effective)
-    recorded = quota.raw_status
-    same = recorded.get("used") == used and recorded.get("effective") == effective
-    measured = recorded.get("measuredAt") if same else None
-    return {"used": used, "effective": effective, "measuredAt": measured or format_time(stored.measured_at)}
 
 
 async def release_quota(context: Context, quota: Quota) -> Result:
@@ -89,6 +113,8 @@ async def release_quota(context: Context, quota: Quota) -> Result:
     if uri is not None:
         async with context.registries.of(uri) as registry:
             await registry.release_quota(context.writer(quota))
+    elif quota.raw_status.get("effective"):
+        tell_rows_left(context, quota, quota.spec.team_ref.name)
     await release_finalizer(context, quota)
     return Result()
 

@@ -1,5 +1,6 @@
 """A MemoryRuntime: for `External` its database is checked and its address published; `Managed` comes later."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from commonplace_operator.engine.queue import Result
@@ -14,10 +15,10 @@ from commonplace_operator.planning.status import (
 )
 from commonplace_operator.planning.unimplemented import unimplemented_in_runtime
 from commonplace_operator.reconcile.access import NotReady, database_uri
-from commonplace_operator.reconcile.context import Context, Key, write_status
+from commonplace_operator.reconcile.context import Context, Key, key_of, write_status
 from commonplace_operator.resources import names
 from commonplace_operator.resources.conditions import Condition
-from commonplace_operator.resources.objects import MemoryRuntime, MemoryTeam
+from commonplace_operator.resources.objects import MemoryRuntime
 from commonplace_operator.resources.reasons import ConditionType, Reason
 from commonplace_runtime import contract
 
@@ -48,8 +49,24 @@ def _was_edited(runtime: MemoryRuntime) -> bool:
 
 
 async def runtime_gone(context: Context, key: Key) -> None:
-    """Its teams say so."""
-    await context.enqueue_dependents((names.TEAM,), "spec.runtimeRef.name", key.name, None)
+    """Its teams say so; its database is needed until the last of them that has rows is gone."""
+    bodies = await context.list_naming(names.TEAM, "spec.runtimeRef.name", key.name, None)
+    for body in bodies:
+        context.enqueue(key_of(names.TEAM, body))
+    if not any(_is_of(body, key.namespace) and names.FINALIZER in _finalizers(body) for body in bodies):
+        await context.databases.forget((key.namespace, key.name))
+
+
+def _finalizers(body: Mapping[str, Any]) -> list[str]:
+    found: list[str] = body["metadata"].get("finalizers") or []
+    return found
+
+
+def _is_of(body: Mapping[str, Any], namespace: str) -> bool:
+    # Read without parsing: a team that this version cannot read must not keep its runtime from being counted.
+    reference = (body.get("spec") or {}).get("runtimeRef") or {}
+    named: str = reference.get("namespace") or body["metadata"]["namespace"]
+    return named == namespace
 
 
 async def _look(context: Context, runtime: MemoryRuntime) -> tuple[tuple[Condition, ...], int | None]:
@@ -85,4 +102,4 @@ def _current(version: int) -> Condition:
 
 async def _count_teams(context: Context, runtime: MemoryRuntime) -> int:
     bodies = await context.list_naming(names.TEAM, "spec.runtimeRef.name", runtime.name, None)
-    return sum(MemoryTeam.parse(body).runtime_namespace == runtime.namespace for body in bodies)
+    return sum(_is_of(body, runtime.namespace) for body in bodies)

@@ -26,11 +26,12 @@ from commonplace_operator.reconcile.context import (
     write_status,
 )
 from commonplace_operator.reconcile.deletion import abandon, block_deletion
+from commonplace_operator.registry import Registry
 from commonplace_operator.resources import names
 from commonplace_operator.resources.conditions import Condition
 from commonplace_operator.resources.objects import MemoryRuntime, MemoryTeam
 from commonplace_operator.resources.reasons import ConditionType, EventReason, Reason
-from commonplace_operator.resources.rows import StoredTeam
+from commonplace_operator.resources.rows import StoredTeam, TeamRow
 
 _DEPENDENTS = (names.API_KEY, names.QUOTA)
 
@@ -48,24 +49,51 @@ async def reconcile_team(context: Context, team: MemoryTeam) -> Result:
     row = team_row(
         team, new_ids=tuple(context.new_id() for _ in range(ids_needed(team))), adopt=may_adopt(team, runtime)
     )
+    await context.databases.keep((runtime.namespace, runtime.name))
     await ensure_finalizer(context, team)
     try:
         async with context.registries.of(uri) as registry:
-            stored = await registry.put_team(context.writer(team), row)
-    except errors.SlugTaken:
-        return await _not_ready(context, team, _slug_conflict(team))
+            stored = await _put(context, registry, team, row)
+    except errors.SlugTaken as error:
+        return await _not_ready(context, team, _slug_conflict(team, error))
+    await _report(context, team, runtime, stored)
     if stored.outcome in {"created", "adopted"}:
         note = f"Team {stored.slug} was {stored.outcome} with id {stored.id}"
         context.tell(team, "Normal", EventReason.PROVISIONED, note, action="Provision")
-    await _report(context, team, runtime, stored)
+        _count_again(context, team)
+    if stored.outcome == "adopted":
+        # Every key of the former owner was revoked and every limit dropped, maybe those of living objects too.
+        await context.enqueue_dependents(_DEPENDENTS, "spec.teamRef.name", team.name, team.namespace)
     return Result(requeue_after=context.resync_seconds())
 
 
-def _slug_conflict(team: MemoryTeam) -> NotReady:
+async def _put(context: Context, registry: Registry, team: MemoryTeam, row: TeamRow) -> StoredTeam:
+    """A row whose owner is gone, as after a restored cluster, may be adopted; one of a living MemoryTeam never."""
+    try:
+        return await registry.put_team(context.writer(team), row)
+    except errors.SlugTaken as error:
+        if error.holder is None:
+            raise
+        uid, namespace = error.holder
+        if any(body["metadata"]["uid"] == uid for body in await context.cluster.list(names.TEAM, namespace)):
+            raise
+        return await registry.put_team(context.writer(team), row, gone_owner=uid)
+
+
+def _count_again(context: Context, team: MemoryTeam) -> None:
+    """The runtime shows how many teams it has, and keeps its database's address until the last one is released."""
+    context.enqueue(Key(kind=names.RUNTIME, namespace=team.runtime_namespace, name=team.spec.runtime_ref.name))
+
+
+def _slug_conflict(team: MemoryTeam, error: errors.SlugTaken) -> NotReady:
+    if error.holder is not None:
+        cure = "the MemoryTeam that has it is still there: delete that one first, or choose another spec.slug"
+        return NotReady(reason=Reason.SLUG_CONFLICT, message=f"The slug {wanted_slug(team)} is in use: {cure}")
     return NotReady(
         reason=Reason.SLUG_CONFLICT,
-        message=f"The slug {wanted_slug(team)} belongs to another team of this runtime: create the team anew with "
-        f"another spec.slug, or, if it is this team's own earlier data, annotate it {names.ANNOTATION_ADOPT}=true",
+        message=f"The slug {wanted_slug(team)} belongs to another team of this runtime ({error}): create the team anew "
+        "with another spec.slug, or, if it is this team's own earlier data, annotate it "
+        f"{names.ANNOTATION_ADOPT}=true",
     )
 
 
@@ -117,6 +145,7 @@ async def release_team(context: Context, team: MemoryTeam) -> Result:
     if names.FINALIZER not in team.metadata.finalizers:
         return Result()
     if is_abandoned(team):
+        _count_again(context, team)
         return await abandon(context, team)
     uri = await uri_for_release(context, team)
     if isinstance(uri, NotReady):
@@ -132,6 +161,7 @@ async def release_team(context: Context, team: MemoryTeam) -> Result:
             note = f"{revoked} keys revoked; data {'deleted' if delete else 'kept'}"
             context.tell(team, "Normal", EventReason.RELEASED, note, action="Release")
     await release_finalizer(context, team)
+    _count_again(context, team)
     return Result()
 
 

@@ -11,6 +11,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
+from commonplace_operator.errors import SpecError
+
 _SECONDS: Final[dict[str, Decimal]] = {
     unit: Decimal(seconds)
     for units, seconds in (
@@ -32,7 +34,7 @@ def parse_duration(text: str) -> timedelta:
     """
     Length of `text`, rounded to microseconds. A bare `0` is allowed, as in Go.
 
-    Raises ValueError for anything else that the API server would refuse.
+    Raises SpecError for anything else that the API server would refuse.
     """
     stripped = text.strip()
     if stripped in {"0", "+0", "-0"}:
@@ -47,5 +49,5 @@ def parse_duration(text: str) -> timedelta:
         total += Decimal(amount) * seconds
         position = match.end()
     if position == 0 or position != len(rest):
-        raise ValueError(f"{text!r} is not a duration such as 90d, 24h or 1h30m")
+        raise SpecError(f"{text!r} is not a duration such as 90d, 24h or 1h30m")
     return sign * timedelta(microseconds=int(total * 1_000_000))

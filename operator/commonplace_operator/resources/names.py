@@ -18,6 +18,7 @@ LABEL_API_KEY: Final = f"{GROUP}/apikey"
 
 ANNOTATION_ADOPT: Final = f"{GROUP}/adopt"
 ANNOTATION_ROTATE: Final = f"{GROUP}/rotate"
+ANNOTATION_OPERATOR_CLASS: Final = f"{GROUP}/operator-class"
 ANNOTATION_ABANDON: Final = f"{GROUP}/abandon"
 ANNOTATION_MAC: Final = f"{GROUP}/mac"
 ANNOTATION_REVISION: Final = f"{GROUP}/revision"

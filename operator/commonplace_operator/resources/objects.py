@@ -12,11 +12,12 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from commonplace_operator.errors import SpecError
 from commonplace_operator.resources.conditions import RecordedCondition
 from commonplace_operator.resources.names import API_KEY, QUOTA, RUNTIME, TEAM, Kind
 
 
-class InvalidObject(ValueError):
+class InvalidObject(SpecError):
     """The object's shape is none that this version knows; the message names the fields."""
 
 
@@ -119,6 +120,15 @@ class _Object(Wire):
             # Not the error's own text: it repeats the input.
             faults = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
             raise InvalidObject(faults) from error
+
+
+class Unread(_Object):
+    """An object whose spec is none that this version knows: enough of it to say so."""
+
+    @classmethod
+    def parse(cls, kind: Kind, body: Mapping[str, Any]) -> Self:
+        """From the API server's JSON. Raises InvalidObject when not even the metadata can be read."""
+        return cls.parse_body(kind, body)
 
 
 class DatabaseSpec(Wire):

@@ -8,6 +8,8 @@ import re
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
+from commonplace_operator.errors import SpecError
+
 _FACTORS: Final[dict[str, Decimal]] = {
     "": Decimal(1),
     "n": Decimal("1e-9"),
@@ -20,10 +22,10 @@ _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE
 
 
 def parse_quantity(value: str | int) -> int:
-    """Whole units (bytes for storage) in `value`. Raises ValueError for what the API server would refuse."""
+    """Whole units (bytes for storage) in `value`. Raises SpecError for what the API server would refuse."""
     match = _QUANTITY.fullmatch(str(value).strip())
     if match is None or (match.group(3) or "") not in _FACTORS:
-        raise ValueError(f"{value!r} is not a quantity such as 5Gi or 500M")
+        raise SpecError(f"{value!r} is not a quantity such as 5Gi or 500M")
     number, exponent, suffix = match.groups()
     amount = Decimal(number + (exponent or "")) * _FACTORS[suffix or ""]
     return int(amount.to_integral_value(rounding=ROUND_CEILING))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -66,6 +67,26 @@ async def test_an_absent_api_server_is_waited_for_with_clear_lines(
     assert time.monotonic() - started < 5
     assert "ClientConnectorError" in process.log
     assert "Traceback" not in process.log
+
+
+async def test_an_api_server_that_hangs_does_not_keep_it_from_stopping(
+    control_plane: ControlPlane, operator_namespace: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = tmp_path / "kubeconfig"
+        text = control_plane.kubeconfig.read_text()
+        server = next(line for line in text.splitlines() if "server:" in line)
+        config.write_text(text.replace(server, f"    server: https://127.0.0.1:{silent.getsockname()[1]}"))
+        environment = operator_environment(control_plane, operator_namespace) | {"KUBECONFIG": str(config)}
+        process = begin(environment, tmp_path)
+        silent.settimeout(30)
+        connection, _ = silent.accept()
+        with connection:
+            started = time.monotonic()
+            status = process.stop()
+
+    assert status == 0, process.log
+    assert time.monotonic() - started < 3
 
 
 async def test_it_answers_probes_and_stops_within_five_seconds(

@@ -91,7 +91,9 @@ async def test_what_is_not_acted_on_is_named(operator: OperatorProcess, world: W
     team = world.condition("MemoryTeam", "team", "NotImplemented")
     runtime = world.condition("MemoryRuntime", "rt", "NotImplemented")
 
-    assert team["message"].endswith("spec.isolation, spec.policies.generation.mode")
+    assert team["message"].endswith(
+        "spec.isolation, spec.policies.generation.mode, spec.policies.generation.windowSeconds"
+    )
     assert runtime["message"].endswith(": spec.provider")
 
 
@@ -231,6 +233,11 @@ async def test_a_quota_is_enforced_measured_and_released(operator: OperatorProce
         "apiKeys": "1",
         "costPerMonthUSD": "49.9",
     }
+
+    unenforced = world.condition("Quota", "quota", "NotImplemented")["message"]
+    assert unenforced.endswith(
+        "spec.hard.costPerMonthUSD, spec.hard.memories, spec.hard.storage, spec.soft.costPerMonthUSD"
+    )
 
     world.key()
     await world.ready("ApiKey", "key")

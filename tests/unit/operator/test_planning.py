@@ -9,11 +9,16 @@ import pytest
 
 from commonplace_operator.planning.hints import did_you_mean
 from commonplace_operator.planning.keystatus import key_fields, next_look
-from commonplace_operator.planning.quota import effective_limits, over_limit, over_soft_limit, wanted_limits
+from commonplace_operator.planning.quota import effective_limits, is_news, over_limit, over_soft_limit, wanted_limits
 from commonplace_operator.planning.status import database_away_status, kept_fields, ready, status_of
 from commonplace_operator.planning.team import ids_needed, is_permitted, may_adopt, slug_fault, team_row, wanted_slug
-from commonplace_operator.planning.unimplemented import unimplemented_in_runtime, unimplemented_in_team
+from commonplace_operator.planning.unimplemented import (
+    unimplemented_in_quota,
+    unimplemented_in_runtime,
+    unimplemented_in_team,
+)
 from commonplace_operator.resources.reasons import Reason
+from commonplace_operator.resources.times import format_time
 from tests.unit.operator.factories import NOW, api_key, keys, quota, row, runtime, team, token
 
 
@@ -158,3 +163,44 @@ def test_a_busy_key_does_not_rewrite_its_status_all_day() -> None:
 def test_a_hint_names_the_nearest_and_nothing_far() -> None:
     assert did_you_mean("searhc", ["search", "web"]) == "; did you mean search?"
     assert did_you_mean("xyz", ["search"]) == ""
+
+
+def test_limits_that_nothing_enforces_are_named() -> None:
+    asked = quota(
+        hard={"requestsPerMinute": 1, "requestsPerMonth": 2, "apiKeys": 3, "memories": 4, "storage": "5Gi"},
+        soft={"tokensPerMonth": 6},
+    )
+    assert set(unimplemented_in_quota(asked)) == {"spec.hard.memories", "spec.hard.storage", "spec.soft.tokensPerMonth"}
+    assert unimplemented_in_quota(quota(hard={"apiKeys": 3})) == ()
+
+
+def test_policies_that_nothing_acts_on_are_named() -> None:
+    asked = team(
+        members=[{"actor": "human:ada", "role": "owner"}],
+        policies={"generation": {"mode": "debounce", "windowSeconds": 5}, "retention": {"events": "90d"}},
+    )
+    assert set(unimplemented_in_team(asked)) == {
+        "spec.members",
+        "spec.policies.generation.mode",
+        "spec.policies.generation.windowSeconds",
+        "spec.policies.retention.events",
+    }
+
+
+@pytest.mark.parametrize(
+    ("used", "minutes", "news"),
+    [
+        ("1000", 1, False),
+        ("1049", 1, False),
+        ("1051", 1, True),
+        ("949", 1, True),
+        ("1001", 11, True),
+        ("1000", 11, False),
+    ],
+)
+def test_a_busy_quota_does_not_rewrite_its_status_all_day(used: str, minutes: int, news: bool) -> None:
+    recorded = {"conditions": ["same"], "used": {"memories": "1000"}, "measuredAt": format_time(NOW)}
+    measured = format_time(NOW + timedelta(minutes=minutes))
+    assert is_news(recorded, recorded | {"used": {"memories": used}, "measuredAt": measured}) is news
+    assert is_news(recorded, recorded | {"conditions": ["other"]})
+    assert is_news({}, recorded)

@@ -5,9 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from commonplace_operator.errors import SpecError
+from commonplace_operator.reconcile.dispatch import operator_class
 from commonplace_operator.resources.conditions import Condition, RecordedCondition, render_conditions
 from commonplace_operator.resources.durations import parse_duration
-from commonplace_operator.resources.objects import InvalidObject, LabelSelector, MemoryTeam
+from commonplace_operator.resources.names import TEAM
+from commonplace_operator.resources.objects import InvalidObject, LabelSelector, MemoryTeam, Unread
 from commonplace_operator.resources.quantities import parse_quantity
 from commonplace_operator.resources.reasons import NEGATIVE, ConditionType
 from tests.unit.operator.factories import NOW, api_key, token
@@ -108,3 +111,22 @@ def test_ready_is_no_condition_of_negative_polarity() -> None:
 def test_times_are_utc() -> None:
     key = api_key(expiresAt="2026-01-01T01:00:00+01:00")
     assert key.spec.expires_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_an_object_of_a_newer_shape_can_still_be_spoken_of() -> None:
+    body = {
+        "metadata": {"name": "t", "namespace": "ns", "uid": "u", "generation": 4, "finalizers": ["x"]},
+        "spec": {"runtimeRef": {"name": "rt"}, "isolation": "Quantum"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    with pytest.raises(SpecError, match="isolation"):
+        MemoryTeam.parse(body)
+    unread = Unread.parse(TEAM, body)
+    assert (unread.name, unread.generation, unread.metadata.finalizers, unread.is_ready()) == ("t", 4, ("x",), True)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "served_by"), [(None, "default"), ({"commonplace.dev/operator-class": "blue"}, "blue")]
+)
+def test_an_object_chooses_its_operators_class(annotations: dict[str, str] | None, served_by: str) -> None:
+    assert operator_class({"metadata": {"name": "t", "annotations": annotations}}) == served_by
