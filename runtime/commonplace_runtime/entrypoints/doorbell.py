@@ -115,6 +115,16 @@ class TaskiqDoorbell:
         DOORBELL.labels("sent").inc()
         return True
 
+    async def answers(self) -> bool:
+        """Whether Redis answers a PING within RING_SECONDS. Never raises."""
+        try:
+            async with asyncio.timeout(RING_SECONDS):
+                async with redis.asyncio.Redis(connection_pool=self._broker.connection_pool) as connection:
+                    await connection.execute_command("PING")  # type: ignore[no-untyped-call]
+        except (redis.exceptions.RedisError, OSError):
+            return False
+        return True
+
     async def aclose(self) -> None:
         """Close the connections to Redis."""
         await self._broker.shutdown()

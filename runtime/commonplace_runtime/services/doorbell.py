@@ -9,9 +9,15 @@ class Doorbell(Protocol):
     async def ring(self) -> bool:
         """Ring once, within a quarter of a second, without raising. True: the hint was handed over."""
 
+    async def answers(self) -> bool:
+        """Whether a ring would be handed over now; asked of the server, as bounded and quiet as `ring`."""
+
 
 class NoDoorbell:
     """For installations without Redis: workers find their work by polling."""
 
     async def ring(self) -> bool:
+        return False
+
+    async def answers(self) -> bool:
         return False

@@ -28,6 +28,7 @@ CONNECTION_FAULTS = (
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,  # what asyncpg says when the server ends a session in the middle of a statement
     asyncpg.TooManyConnectionsError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,

@@ -21,6 +21,9 @@ class CountingDoorbell:
         self.rings += 1
         return True
 
+    async def answers(self) -> bool:
+        return True
+
 
 @pytest.fixture
 def api_settings(database: Database) -> Settings:

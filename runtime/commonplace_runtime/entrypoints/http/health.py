@@ -2,16 +2,22 @@
 
 import os
 import sys
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.wire import RUNTIME
+from commonplace_runtime.entrypoints.doorbell import STREAM
 from commonplace_runtime.entrypoints.http.errors import json_response
 from commonplace_runtime.entrypoints.http.state import ApiState, state_of
 from commonplace_runtime.services.readiness import readiness
+
+_ENGINE: Final = {"engine": "bullmq", "implementation": "taskiq+postgres"}
+"""The first is the wire's word for "wakes its workers through Redis", the second is what does it."""
+_REDIS: Final = {"mode": "external", "host": None, "port": None, "prefix": STREAM}
+"""These routes ask for no key, so they do not tell where Redis is."""
 
 
 async def get_healthz(_request: Request) -> Response:
@@ -51,6 +57,11 @@ async def get_health(request: Request) -> Response:
         },
         "rateLimits": {},
     }
+    if state.has_doorbell:
+        redis_status = "ok" if await state.doorbell.answers() else "unavailable"
+        # Without Redis a job waits for the next poll: worth telling, and no reason to be taken out of service.
+        body["dependencies"]["statuses"]["redis"] = redis_status
+        body["queue"] = {**_ENGINE, "redis": {"status": redis_status, **_REDIS}, "lanes": []}
     return json_response(body, 200 if found.problem is None else 503)
 
 
@@ -73,7 +84,7 @@ async def get_info(request: Request) -> Response:
 
 def _queue(state: ApiState) -> dict[str, Any]:
     if state.has_doorbell:
-        details = {"engine": "bullmq", "implementation": "taskiq+postgres", "mode": "external"}
+        details: dict[str, Any] = {**_ENGINE, **_REDIS, "lanes": []}
         return {"status": "active", "reason": "jobs are rows in Postgres, Redis wakes the workers", "details": details}
     return {"status": "disabled", "reason": "no Redis is configured: workers find their jobs by polling Postgres"}
 

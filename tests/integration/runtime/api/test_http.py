@@ -7,9 +7,14 @@ import pytest
 from prometheus_client import generate_latest
 
 from commonplace_runtime import contract
+from commonplace_runtime.embedded import EmbeddedRedis
+from commonplace_runtime.entrypoints.doorbell import TaskiqDoorbell
+from commonplace_runtime.entrypoints.http.app import create_app
 from commonplace_runtime.entrypoints.http.envelope import SECURITY_HEADERS
 from commonplace_runtime.observability import QUEUE, REGISTRY, REQUESTS, QueueGauges
+from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.pool import Pool
+from tests.api_server import served
 from tests.factories import make_key, make_team
 
 
@@ -85,6 +90,29 @@ async def test_the_probes_speak_as_the_clients_expect(http: httpx2.AsyncClient) 
     assert info["runtime"] == "server-beta"
     assert info["postgres"] == {"initialized": True, "schemaVersion": contract.SCHEMA_VERSION}
     assert info["boundaries"]["queueManager"]["status"] == "active"
+
+
+async def test_the_queue_is_told_as_it_is(api_settings: Settings, redis_server: EmbeddedRedis) -> None:
+    bell = TaskiqDoorbell(redis_server.url)
+    try:
+        async with served(create_app(api_settings, doorbell=bell)) as url, httpx2.AsyncClient(timeout=20) as http:
+            health = (await http.get(f"{url}/api/health")).json()
+            info = (await http.get(f"{url}/v1/info")).json()
+            redis_server.kill()
+            try:
+                without = await http.get(f"{url}/api/health")
+            finally:
+                redis_server.start()
+    finally:
+        await bell.aclose()
+    details = info["boundaries"]["queueManager"]["details"]
+    for told in (health["queue"], details):
+        assert (told["engine"], told["implementation"], told["lanes"]) == ("bullmq", "taskiq+postgres", [])
+    assert health["queue"]["redis"]["status"] == "ok"
+    assert (without.status_code, without.json()["queue"]["redis"]["status"]) == (200, "unavailable")
+    async with served(create_app(api_settings)) as url, httpx2.AsyncClient(timeout=20) as http:
+        assert "queue" not in (await http.get(f"{url}/api/health")).json()
+        assert (await http.get(f"{url}/v1/info")).json()["boundaries"]["queueManager"]["status"] == "disabled"
 
 
 async def test_an_older_schema_is_not_ready(http: httpx2.AsyncClient, admin_pool: Pool) -> None:

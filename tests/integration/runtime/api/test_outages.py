@@ -73,6 +73,31 @@ async def test_the_api_answers_503_while_postgres_is_away_and_recovers_by_itself
         assert (await http.get("/api/readiness")).status_code == 200
 
 
+async def test_credentials_that_end_are_503_until_they_are_put_right(own_postgres: EmbeddedPostgres) -> None:
+    key = await make_own_key(own_postgres)
+    settings = Settings.model_validate({"database_url": own_postgres.url(user="own_runtime")})
+    admin = await asyncpg.connect(own_postgres.url())
+    try:
+        async with served(create_app(settings)) as url, httpx2.AsyncClient(base_url=url, timeout=30) as http:
+            for end, heal in (
+                ("ALTER ROLE own_runtime NOLOGIN", "ALTER ROLE own_runtime LOGIN"),
+                ("REVOKE commonplace_runtime FROM own_runtime", "GRANT commonplace_runtime TO own_runtime"),
+                ("ALTER SCHEMA commonplace RENAME TO away", "ALTER SCHEMA away RENAME TO commonplace"),
+            ):
+                await admin.execute(end)
+                await admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'own_runtime'"
+                )
+                for path, body in (("/v1/events", make_event()), ("/v1/search", {"query": "x"})):
+                    answer = await http.post(path, json=body, headers=key.headers)
+                    assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable"), (end, path)
+                assert (await http.get("/api/readiness")).status_code == 503, end
+                await admin.execute(heal)
+                assert (await http.post("/v1/events", json=make_event(), headers=key.headers)).status_code == 201
+    finally:
+        await admin.close()
+
+
 async def test_the_api_waits_for_postgres_at_start_and_ends_cleanly_on_sigterm(
     own_postgres: EmbeddedPostgres,
 ) -> None:

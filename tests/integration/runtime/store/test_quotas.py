@@ -5,6 +5,7 @@ from tests.factories import make_team
 
 
 async def test_a_quota_that_moves_frees_the_team_it_leaves(admin_pool: Pool, operator_pool: Pool) -> None:
+    await admin_pool.execute("INSERT INTO commonplace.installations (installation, term) VALUES ('here', 1)")
     first, second = [await make_team(admin_pool, installation="here", owner_uid=uid) for uid in ("a", "b")]
     for generation, team in enumerate((first, second), start=1):
         await operator_pool.fetchval(
