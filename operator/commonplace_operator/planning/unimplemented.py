@@ -65,6 +65,11 @@ def unimplemented_in_team(team: MemoryTeam) -> tuple[str, ...]:
     return tuple(found)
 
 
+def enforces_anything(quota: Quota) -> bool:
+    """Whether any limit of it is one that this version refuses by."""
+    return any(f"hard.{name}" in _ENFORCED for name in quota.raw_spec.get("hard") or {})
+
+
 def unimplemented_in_quota(quota: Quota) -> tuple[str, ...]:
     """Paths below `spec` that the user set and that this version measures at most, but never enforces."""
     limits = [f"{part}.{name}" for part in ("hard", "soft") for name in quota.raw_spec.get(part) or {}]

@@ -60,7 +60,7 @@ class KnownDatabases:
 
     def of(self, place: Place) -> str | None:
         """The URI last known."""
-        return self._met.get(place)
+        return self._met.get(place) or self._kept.get(place)
 
     def meet(self, place: Place, uri: str) -> None:
         """Remember it for this process; of more than `LIMIT` the one that was met first is let go."""

@@ -22,7 +22,7 @@ from commonplace_operator.planning.status import (
     ready,
     status_of,
 )
-from commonplace_operator.planning.unimplemented import unimplemented_in_quota
+from commonplace_operator.planning.unimplemented import enforces_anything, unimplemented_in_quota
 from commonplace_operator.reconcile.access import NotReady
 from commonplace_operator.reconcile.context import (
     Context,
@@ -88,10 +88,7 @@ async def _not_ready(context: Context, quota: Quota, why: NotReady) -> Result:
 def _conditions(
     quota: Quota, limits: Mapping[str, int | str], used: Mapping[str, Decimal]
 ) -> tuple[Condition, Condition]:
-    unenforced = len(unimplemented_in_quota(quota)) == len(quota.raw_spec.get("hard") or {}) + len(
-        quota.raw_spec.get("soft") or {}
-    )
-    enforced = quota.spec.enforcement == "Enforce" and not unenforced
+    enforced = quota.spec.enforcement == "Enforce" and enforces_anything(quota)
     first = ready(Reason.ENFORCED if enforced else Reason.WARN_ONLY)
     if over := over_limit(limits, used):
         return first, positive(ConditionType.EXCEEDED, Reason.OVER_LIMIT, "Used up: " + ", ".join(over))

@@ -145,8 +145,9 @@ async def release_team(context: Context, team: MemoryTeam) -> Result:
     if names.FINALIZER not in team.metadata.finalizers:
         return Result()
     if is_abandoned(team):
+        result = await abandon(context, team)
         _count_again(context, team)
-        return await abandon(context, team)
+        return result
     uri = await uri_for_release(context, team)
     if isinstance(uri, NotReady):
         return await block_deletion(context, team, uri.reason, uri.message)

@@ -85,7 +85,7 @@ $$;
 -- Returns {"teamId", "slug", "outcome": created|adopted|updated|unchanged, "projects": [{"name", "id"}]}.
 -- CM003: the slug is another's. A row is taken over when it was detached in the same installation by a team of the same
 -- namespace: a tenant that names another's old slug must not get the other's memories. With p_adopt any row is that is
--- detached, of people, of another installation, or of the owner p_gone_owner, whom the caller knows to exist no more.
+-- detached, of people, of another cluster, or of the owner p_gone_owner, whom the caller knows to exist no more.
 -- The error's detail is {"ownerUid", "namespace"} where only that owner's absence is missing.
 -- Whoever takes over starts clean: keys and limits of the former owner's objects go.
 CREATE FUNCTION commonplace.put_team_v1(p_installation text, p_term bigint, p_generation bigint, p_owner_uid text,
@@ -118,7 +118,8 @@ BEGIN
                 AND team.metadata ->> 'namespace' IS NOT DISTINCT FROM p_policies ->> 'namespace') THEN
             IF NOT p_adopt THEN
                 RAISE EXCEPTION 'slug % belongs to team %', p_slug, team.id USING ERRCODE = 'CM003';
-            ELSIF team.detached_at IS NULL AND team.installation = p_installation AND team.owner_uid IS DISTINCT FROM p_gone_owner THEN
+            ELSIF team.detached_at IS NULL AND split_part(team.installation, '/', 1) = split_part(p_installation, '/', 1)
+                    AND team.owner_uid IS DISTINCT FROM p_gone_owner THEN
                 RAISE EXCEPTION 'slug % belongs to team %, whose owner is there', p_slug, team.id USING ERRCODE = 'CM003',
                     DETAIL = jsonb_build_object('ownerUid', team.owner_uid, 'namespace', team.metadata ->> 'namespace');
             END IF;
@@ -332,10 +333,10 @@ BEGIN
     END IF;
     WITH gone AS (
         UPDATE commonplace.api_keys SET state = 'revoked', revoked_at = now(), updated_at = now()
-        WHERE owner_uid = p_owner_uid AND state = 'grace' RETURNING revision, grace_until)
+        WHERE owner_uid = p_owner_uid AND installation = p_installation AND state = 'grace' RETURNING revision, grace_until)
     SELECT array_agg(revision) FILTER (WHERE grace_until > now()) INTO early FROM gone;
     UPDATE commonplace.api_keys SET state = 'grace', grace_until = now() + make_interval(secs => p_grace_seconds), updated_at = now()
-        WHERE owner_uid = p_owner_uid AND state = 'published' RETURNING revision INTO demoted;
+        WHERE owner_uid = p_owner_uid AND installation = p_installation AND state = 'published' RETURNING revision INTO demoted;
     UPDATE commonplace.api_keys SET state = 'published', published_at = now(), generation = p_generation, term = p_term,
         updated_at = now() WHERE id = fresh.id;
     PERFORM commonplace.audit_operator(fresh.team_id, p_installation,

@@ -292,9 +292,9 @@ async def test_whoever_takes_a_team_over_starts_without_the_former_owners_keys_a
 
 async def test_a_team_of_a_living_owner_is_not_taken_over_on_request(operator_pool: Pool, admin_pool: Pool) -> None:
     await put_team(operator_pool, policies={"namespace": "ns"})
-    for gone in (None, "somebody-else"):
+    for changes in ({}, {"gone": "somebody-else"}, {"installation": "cluster-1/blue"}):
         with pytest.raises(asyncpg.PostgresError) as caught:
-            await put_team(operator_pool, owner="rival", adopt=True, gone=gone, policies={"namespace": "ns"})
+            await put_team(operator_pool, owner="rival", adopt=True, policies={"namespace": "ns"}, **changes)
         assert caught.value.sqlstate == "CM003"
         assert json.loads(caught.value.detail or "") == {"ownerUid": "team-uid", "namespace": "ns"}
     assert await admin_pool.fetchval("SELECT owner_uid FROM commonplace.teams") == "team-uid"
