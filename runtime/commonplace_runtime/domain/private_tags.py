@@ -2,11 +2,12 @@
 Cuts out what stands between privacy tags: `<private>…</private>` and the wrappers that agents add to a prompt.
 
 The text is read once, from angle bracket to angle bracket, and tags are recognised in what is left over so
-far. So a tag that only appears when another one is cut out of its middle is seen too, and cleaning twice
-changes nothing.
+far. So a tag that only appears when another one is cut out of its middle is seen too. Brackets count in the
+spellings that JSON and HTML give them (`\\u003c`, `&lt;`) as well, for such text is often unpacked later.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,9 +22,11 @@ TAGS: Final = (
 _TO_THE_END: Final = "private"
 """The one tag that, left open, hides all that follows. The others are also talked about, so they need their end."""
 
-_HINT: Final = re.compile("|".join(TAGS), re.IGNORECASE)
-_BRACKET: Final = re.compile("([<>])")
-_TAG: Final = re.compile(rf"<(/?)({'|'.join(TAGS)})((?:\s[^<>]*)?)>", re.IGNORECASE)
+_BRACKET: Final = re.compile(
+    r"(<|(?<!\\)\\++(?:u003c|x3c)|&(?:amp;)*(?:lt|#0*60|#x0*3c);)|(>|(?<!\\)\\++(?:u003e|x3e)|&(?:amp;)*(?:gt|#0*62|#x0*3e);)",
+    re.IGNORECASE,
+)
+_TAG: Final = re.compile(rf"<((?:\\*/)?)({'|'.join(TAGS)})((?:\s[^<>]*)?)>", re.IGNORECASE)
 _LONGEST_TAG: Final = 300
 _DEEPEST: Final = 1000
 
@@ -35,54 +38,79 @@ class _Opening:
     bracket_before: int | None
 
 
+class _Left:
+    """What was not cut out so far: its pieces, and for each which bracket it is, if any."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.signs: list[str] = []
+
+    def add(self, piece: str, sign: str) -> None:
+        self.pieces.append(piece)
+        self.signs.append(sign)
+
+    def cut(self, start: int) -> None:
+        del self.pieces[start:]
+        del self.signs[start:]
+
+    def tag(self, start: int) -> re.Match[str] | None:
+        """The tag that the pieces from `start` on make."""
+        plain = ""
+        for place in range(start, len(self.pieces)):
+            plain += self.signs[place] or self.pieces[place]
+            if len(plain) > _LONGEST_TAG:
+                return None
+        return _TAG.fullmatch(plain)
+
+    def pending(self, start: int) -> int | None:
+        """Where an unfinished tag was begun before `start`: the last bracket, if it is an opening one."""
+        for place in range(start - 1, max(-1, start - _LONGEST_TAG), -1):
+            if self.signs[place]:
+                return place if self.signs[place] == "<" else None
+        return None
+
+
 def strip_private(text: str) -> tuple[str, int]:
     """`text` without private parts, and how many there were. Tags nest, may carry attributes, in either case."""
-    if ("<" not in text) or _HINT.search(text) is None:
+    folded = text.lower()
+    if not any(tag in folded for tag in TAGS) or _BRACKET.search(text) is None:
         return text, 0
-    left: list[str] = []
+    left = _Left()
     opened: list[_Opening] = []
     bracket: int | None = None
     parts = 0
-    for piece in filter(None, _BRACKET.split(text)):
-        left.append(piece)
-        if piece == "<":
-            bracket = len(left) - 1
-        elif piece == ">" and bracket is not None:
-            tag, start, bracket = _tag(left, bracket), bracket, None
-            if tag is None or tag[3].rstrip().endswith("/"):
+    for piece, sign in _pieces(text):
+        left.add(piece, sign)
+        if sign == "<":
+            bracket = len(left.pieces) - 1
+        elif sign == ">" and bracket is not None:
+            tag, start, bracket = left.tag(bracket), bracket, None
+            if tag is None or tag[3].rstrip("\\ \t\r\n").endswith("/"):
                 continue
             name = tag[2].lower()
             if not tag[1]:
-                opened.append(_Opening(name=name, start=start, bracket_before=_pending(left, start)))
+                opened.append(_Opening(name=name, start=start, bracket_before=left.pending(start)))
             elif (place := _matching(opened, name)) is not None:
                 bracket = opened[place].bracket_before
-                del left[opened[place].start :]
+                left.cut(opened[place].start)
                 del opened[place:]
                 parts += 1
     unclosed = next((opening.start for opening in opened if opening.name == _TO_THE_END), None)
     if unclosed is not None:
-        del left[unclosed:]
+        left.cut(unclosed)
         parts += 1
-    return ("".join(left), parts) if parts else (text, 0)
+    return ("".join(left.pieces), parts) if parts else (text, 0)
 
 
-def _tag(left: list[str], start: int) -> re.Match[str] | None:
-    length = 0
-    for place in range(start, len(left)):
-        length += len(left[place])
-        if length > _LONGEST_TAG:
-            return None
-    return _TAG.fullmatch("".join(left[start:]))
-
-
-def _pending(left: list[str], start: int) -> int | None:
-    """Where an unfinished tag was begun before `start`: the last bracket, if it is an opening one."""
-    for place in range(start - 1, max(-1, start - _LONGEST_TAG), -1):
-        if left[place] == "<":
-            return place
-        if left[place] == ">":
-            return None
-    return None
+def _pieces(text: str) -> Iterator[tuple[str, str]]:
+    done = 0
+    for found in _BRACKET.finditer(text):
+        if found.start() > done:
+            yield text[done : found.start()], ""
+        yield found[0], "<" if found[1] else ">"
+        done = found.end()
+    if done < len(text):
+        yield text[done:], ""
 
 
 def _matching(opened: list[_Opening], name: str) -> int | None:

@@ -1,8 +1,9 @@
 """
 What must never be stored, taken out of a JSON value: private parts go, secrets become `[redacted:<pattern>]`.
 
-Every string is cleaned, keys included, also inside strings that are JSON themselves. The result can be cleaned
-again without changing, and the time is linear in the size: a pattern either takes what it looked at, or cannot
+Every string is cleaned, keys included, also inside strings that are JSON themselves. Each is cleaned until nothing
+changes any more, for taking one thing out may turn the rest into JSON, a tag or a secret; so the result can be
+cleaned again without changing. The time is linear in the size: a pattern either takes what it looked at, or cannot
 start again inside it.
 """
 
@@ -14,13 +15,15 @@ from typing import Final
 
 from commonplace_runtime.domain.models import Json
 from commonplace_runtime.domain.private_tags import strip_private
-from commonplace_runtime.domain.secret_patterns import is_placeholder, is_secret_field, replace_secrets
+from commonplace_runtime.domain.secret_patterns import is_secret_field, is_secret_value, replace_secrets
 
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-_SPACE: Final = re.compile(r"\s")
 _NESTED_LEVELS: Final = 4
 """How often JSON may stand inside a string inside JSON; each level doubles the escapes, so real ones stop at two."""
 _DEPTH: Final = 250
+_ROUNDS: Final = 6
+"""How often one string is cleaned. Two are usual; what needs more was made to get through."""
+_GIVEN_UP: Final = "[redacted:unreadable]"
 _SHORTEST_JSON: Final = 6
 
 
@@ -60,28 +63,42 @@ def _clean(value: Json, tally: _Tally, levels: int, depth: int) -> Json:
 
 def _clean_object(value: dict[str, Json], tally: _Tally, levels: int, depth: int) -> dict[str, Json]:
     clean: dict[str, Json] = {}
+    copies: dict[str, int] = {}
     for key, item in value.items():
         name = _clean_text(key, tally, 0)
         # Two keys that differ only in what was taken out must not swallow each other's values.
-        free, copy = name, 2
+        free = name
         while free in clean:
-            free, copy = f"{name}#{copy}", copy + 1
+            copies[name] = copies.get(name, 1) + 1
+            free = f"{name}#{copies[name]}"
         kept = _clean(item, tally, levels, depth - 1)
-        if isinstance(kept, str) and is_secret_field(name) and not is_placeholder(kept) and not _SPACE.search(kept):
-            tally.secrets["field"] = tally.secrets.get("field", 0) + 1
-            kept = "[redacted:field]"
-        clean[free] = kept
+        clean[free] = _without_secrets(kept, tally) if is_secret_field(name) else kept
     return clean
+
+
+def _without_secrets(value: Json, tally: _Tally) -> Json:
+    """What stands under a secret's name, in lists too."""
+    if isinstance(value, list):
+        return [_without_secrets(item, tally) for item in value]
+    if is_secret_value(value):
+        tally.secrets["field"] = tally.secrets.get("field", 0) + 1
+        return "[redacted:field]"
+    return value
 
 
 def _clean_text(text: str, tally: _Tally, levels: int) -> str:
     if not text.isascii() or "\x00" in text:
         text = _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
-    if levels > 0 and len(text) >= _SHORTEST_JSON and text.lstrip()[:1] in ("{", "["):
-        text = _clean_nested(text, tally, levels)
-    text, parts = strip_private(text)
-    tally.private_parts += parts
-    return replace_secrets(text, tally.secrets)
+    for _ in range(_ROUNDS):
+        before = text
+        if levels > 0 and len(text) >= _SHORTEST_JSON and text.lstrip()[:1] in ("{", "["):
+            text = _clean_nested(text, tally, levels)
+        text, parts = strip_private(text)
+        tally.private_parts += parts
+        text = replace_secrets(text, tally.secrets)
+        if text == before:
+            return text
+    return _GIVEN_UP
 
 
 def _clean_nested(text: str, tally: _Tally, levels: int) -> str:

@@ -11,10 +11,59 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from commonplace_runtime.domain.models import Json
+
+_IDENTIFIERS: Final = re.compile(r"[A-Za-z_$]\w*(?:\??\.[A-Za-z_$]\w*)*")
+_PATH: Final = re.compile(r"(?:\.{0,2}|~)/.*|file:.*|[@:?].*")
+_DIGIT: Final = re.compile(r"\d")
+_STRANGE: Final = re.compile(r"[!@#^*?~%$]")
+_CURL_BACK: Final = 400
+
+
+def _always(_match: re.Match[str]) -> bool:
+    return True
+
+
+def _is_no_code(match: re.Match[str]) -> bool:
+    """
+    Whether what follows a name without quotes is a word that no program would have there.
+
+    Variables, attributes, calls and paths are everyday values of a setting called password; a name with one digit at
+    its end is one too, unless it stands in a configuration (`password=hunter2`).
+    """
+    value = match[match.lastindex or 0]
+    after = match.string[match.end() : match.end() + 1]
+    if (after and after in "([{") or _PATH.fullmatch(value):
+        return False
+    digits = len(_DIGIT.findall(value))
+    if _IDENTIFIERS.fullmatch(value):
+        joined = "." in value or "_" in value
+        return digits >= (4 if joined else 2 if ":" in match[0] else 1)
+    return digits >= 2 or (digits == 1 and ":" not in match[0]) or bool(_STRANGE.search(value))
+
+
+def _is_no_directory(match: re.Match[str]) -> bool:
+    """PWD is a password for some and the working directory for others."""
+    return not (match[0].partition("=")[0].endswith("PWD") and _PATH.fullmatch(match[1]))
+
+
+def _is_header_value(match: re.Match[str]) -> bool:
+    value = match[match.lastindex or 0]
+    return len(value) >= 20 or _DIGIT.search(value) is not None
+
+
+def _is_of_curl(match: re.Match[str]) -> bool:
+    before = match.string[max(0, match.start() - _CURL_BACK) : match.start()]
+    return "curl" in before.replace("\\\n", " ").rpartition("\n")[2]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """One pattern. `secret`: the group that is replaced, 0 for the whole match."""
+    """
+    One pattern. `secret`: the group that is replaced, 0 for the whole match. `least`: the shortest secret.
+
+    `is_meant` looks at what surrounds a match. It does what a failing pattern could only do in quadratic time.
+    """
 
     name: str
     hints: tuple[str, ...]
@@ -22,14 +71,27 @@ class Shape:
     secret: int = 0
     folded: bool = False
     """Whether the hints are looked for in the lower-cased text."""
+    least: int = 6
+    is_meant: Callable[[re.Match[str]], bool] = _always
 
 
 _NAMES: Final = (
     "password|passwd|passphrase|api[_-]?key|apikey|secret[_-]?key|client[_-]?secret|access[_-]?token|auth[_-]?token"
     "|refresh[_-]?token|private[_-]?key|secret[_-]?access[_-]?key"
 )
-_FIELD: Final = re.compile(rf"(?:.*[_.-])?(?:{_NAMES})", re.IGNORECASE)
+_FIELD: Final = re.compile(
+    rf"(?:.*[_.-])?(?:{_NAMES})|.*_pwd|(?:http[_-])?(?:proxy[_-]?)?authorization|(?:http[_-])?(?:set[_-]?)?cookie"
+    r"|.*(?-i:[a-z0-9](?:Password|Passphrase|ApiKey|APIKey|SecretKey|ClientSecret|AccessToken|AuthToken|RefreshToken"
+    r"|PrivateKey))",
+    re.IGNORECASE | re.DOTALL,
+)
+_SCHEME: Final = re.compile(r"(?:bearer|basic|token|apikey|digest|negotiate)\s+", re.IGNORECASE)
 _NAME_HINTS: Final = ("pass", "key", "token", "secret")
+_ENVIRONMENT: Final = (
+    r"(?<![A-Za-z0-9_])[A-Z0-9_]*?(?:PASSWORD|PASSWD|PASSPHRASE|API_KEY|SECRET_KEY|CLIENT_SECRET|ACCESS_TOKEN|AUTH_TOKEN"
+    r"|REFRESH_TOKEN|PRIVATE_KEY|[A-Z0-9]_PWD)"
+)
+_ENVIRONMENT_HINTS: Final = ("PASS", "KEY", "TOKEN", "SECRET", "PWD")
 
 SHAPES: Final = (
     Shape(name="aws-key-id", hints=("AKIA", "ASIA"), pattern=re.compile(r"A[KS]IA[A-Z0-9]{16,}")),
@@ -98,7 +160,7 @@ SHAPES: Final = (
         name="authorization",
         hints=("uthorization", "UTHORIZATION"),
         pattern=re.compile(
-            r"authorization\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?(?:bearer|basic|token)\s{1,4}([A-Za-z0-9._~+/=-]{8,})",
+            r"authorization\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?(?:bearer|basic|token|apikey)\s{1,4}([A-Za-z0-9._~+/=-]{8,})",
             re.IGNORECASE,
         ),
         secret=1,
@@ -114,12 +176,68 @@ SHAPES: Final = (
     ),
     Shape(
         name="environment",
-        hints=("PASS", "KEY", "TOKEN", "SECRET"),
+        hints=_ENVIRONMENT_HINTS,
+        pattern=re.compile(rf"{_ENVIRONMENT}=([^\s\"'`;&|<>()\\,]{{6,}})"),
+        secret=1,
+        is_meant=_is_no_directory,
+    ),
+    Shape(
+        name="environment",
+        hints=_ENVIRONMENT_HINTS,
+        pattern=re.compile(rf"{_ENVIRONMENT}=(?:\"|'|\\\")([^\"'`\\\n]{{6,200}})(?=[\"'\\])"),
+        secret=1,
+    ),
+    Shape(
+        name="assignment",
+        hints=("passphrase",),
+        folded=True,
         pattern=re.compile(
-            r"(?<![A-Za-z0-9_])[A-Z0-9_]*?(?:PASSWORD|PASSWD|PASSPHRASE|API_KEY|SECRET_KEY|CLIENT_SECRET|ACCESS_TOKEN|AUTH_TOKEN"
-            r"|REFRESH_TOKEN|PRIVATE_KEY)=([^\s\"'`;&|<>()\\,]{6,})"
+            r"passphrase\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']([^\"'\\\n]{6,200})(?=[\"'\\])", re.IGNORECASE
         ),
         secret=1,
+    ),
+    Shape(
+        name="setting",
+        hints=_NAME_HINTS,
+        folded=True,
+        pattern=re.compile(
+            rf"(?:{_NAMES})(?:=|\\?[\"']?:\s{{0,4}}|(?<=--password)\s{{1,4}}|(?<=-key)\s{{1,4}}|(?<=-token)\s{{1,4}})"
+            r"([^\s\"'`;&|<>(){}\[\]\\,]{6,})",
+            re.IGNORECASE,
+        ),
+        secret=1,
+        is_meant=_is_no_code,
+    ),
+    Shape(
+        name="header",
+        hints=("x-api-key", "x-auth-token", "x-access-token"),
+        folded=True,
+        pattern=re.compile(
+            r"x-(?:api-key|auth-token|access-token)\\?[\"']?\s{0,4}[:=]\s{0,4}\\?[\"']?([A-Za-z0-9._~+/=-]{8,})",
+            re.IGNORECASE,
+        ),
+        secret=1,
+        is_meant=_is_header_value,
+    ),
+    Shape(
+        name="cookie",
+        hints=("cookie",),
+        folded=True,
+        pattern=re.compile(
+            r"cookie\\?[\"']?:\s{0,4}\\?[\"']?[A-Za-z0-9_.-]{1,100}=([^\s\"'\\<>;,\[\]][^\r\n\"'\\<>\[\]]{5,})",
+            re.IGNORECASE,
+        ),
+        secret=1,
+    ),
+    Shape(
+        name="curl-password",
+        hints=("curl",),
+        pattern=re.compile(
+            r"(?<=\s)(?:-[A-Za-z]{0,6}[uU]|--(?:proxy-)?user)[ =]{0,2}[\"']?[^\s:\"']{1,100}:([^\s\"'\\]+)"
+        ),
+        secret=1,
+        least=1,
+        is_meant=_is_of_curl,
     ),
 )
 
@@ -127,43 +245,52 @@ _PEM_BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)
 _PEM_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_BODY: Final = re.compile(r"[A-Za-z0-9+/=\s\\:,]*")
 _PLACEHOLDER: Final = re.compile(
-    r"\[redacted:.*|[$<{%].*|[*xX.•_-]+|(?:your|example|changeme|change[_-]me|placeholder|dummy|redacted|none|null"
+    r"\[redacted:.*|[$<{%].*|(?:your|enter|insert|replace|example|change)\b.*|[*xX.•_-]+|(?:your|example|changeme|change[_-]me|placeholder|dummy|redacted|none|null"
     r"|undefined|string|true|false|password|secret|token)(?:[_-].*|\b)|(?:process\.env|os\.environ|os\.getenv|env|config|settings|self|this)[.\[(].*",
     re.IGNORECASE | re.DOTALL,
 )
 _SHORTEST: Final = 6
 
 
-def is_placeholder(value: str) -> bool:
+def _is_placeholder(value: str, least: int = _SHORTEST) -> bool:
     """Whether a value stands for a secret instead of being one: a variable, asterisks, `your-key-here`."""
-    return len(value) < _SHORTEST or _PLACEHOLDER.fullmatch(value) is not None
+    return len(value) < least or _PLACEHOLDER.fullmatch(value) is not None
 
 
 def is_secret_field(name: str) -> bool:
-    """Whether a field of this name holds a secret whenever it holds text."""
+    """Whether a field of this name holds a secret whenever it holds text or a number."""
     return len(name) <= 100 and _FIELD.fullmatch(name) is not None
+
+
+def is_secret_value(value: Json) -> bool:
+    """Whether the value of such a field is the secret itself: no switch, no placeholder, nothing short."""
+    if isinstance(value, str):
+        return not _is_placeholder(_SCHEME.sub("", value, count=1) if _SCHEME.match(value) else value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 10 ** (_SHORTEST - 1)
 
 
 def replace_secrets(text: str, counts: dict[str, int]) -> str:
     """`text` with each secret as `[redacted:<pattern>]`; adds to `counts`."""
     if "PRIVATE KEY" in text:
         text = _replace_pem(text, counts)
-    folded: str | None = None
+    folded = text.lower()
     for shape in SHAPES:
-        if shape.folded:
-            folded = text.lower() if folded is None else folded
-        where = folded if shape.folded and folded is not None else text
-        if any(hint in where for hint in shape.hints):
-            replaced = shape.pattern.sub(_replacer(shape, counts), text)
-            if replaced != text:
-                text, folded = replaced, None
+        where = folded if shape.folded else text
+        for hint in shape.hints:
+            if hint in where:
+                break
+        else:
+            continue
+        replaced = shape.pattern.sub(_replacer(shape, counts), text)
+        if replaced != text:
+            text, folded = replaced, replaced.lower()
     return text
 
 
 def _replacer(shape: Shape, counts: dict[str, int]) -> Callable[[re.Match[str]], str]:
     def replace(match: re.Match[str]) -> str:
         found = match[shape.secret]
-        if shape.secret and is_placeholder(found):
+        if shape.secret and (_is_placeholder(found, shape.least) or not shape.is_meant(match)):
             return match[0]
         counts[shape.name] = counts.get(shape.name, 0) + 1
         start, end = match.span(shape.secret)

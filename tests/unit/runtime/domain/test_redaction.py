@@ -1,4 +1,6 @@
 import json
+import re
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -55,6 +57,23 @@ def test_a_secret_is_replaced_wherever_it_stands(secret: str, wrap: str) -> None
         ("'apiKey': 'abc123def456'", "'apiKey': '[redacted:assignment]'"),
         ('{"client_secret": "s3cr3t-value', '{"client_secret": "s3cr3t-value'),
         ("DB_PASSWORD=hunter2abc", "DB_PASSWORD=[redacted:environment]"),
+        ("DB_PASSWORD='my secret pass'", "DB_PASSWORD='[redacted:environment]'"),
+        ('DB_PASSWORD="my secret pass" x', 'DB_PASSWORD="[redacted:environment]" x'),
+        ("MYSQL_PWD=hunter2222", "MYSQL_PWD=[redacted:environment]"),
+        ("password=hunter22", "password=[redacted:setting]"),
+        ("password=p@ssword!", "password=[redacted:setting]"),
+        ("?api_key=abc123def&x=1", "?api_key=[redacted:setting]&x=1"),
+        ("client_secret: 8f14e45fceea167a", "client_secret: [redacted:setting]"),
+        ("deploy --password hunter22222 now", "deploy --password [redacted:setting] now"),
+        ('{"password": 12345678, x', '{"password": [redacted:setting], x'),
+        ('{"passphrase":"correct horse battery" x', '{"passphrase":"[redacted:assignment]" x'),
+        ("curl -u user:pw https://x", "curl -u user:[redacted:curl-password] https://x"),
+        ("curl -su 'user:pw' https://x", "curl -su 'user:[redacted:curl-password]' https://x"),
+        ("curl \\\n  --user u:pw x", "curl \\\n  --user u:[redacted:curl-password] x"),
+        ("X-Auth-Token: abcdefgh12345678", "X-Auth-Token: [redacted:setting]"),
+        ("X-Api-Key: abcdefgh12345678abcd", "X-Api-Key: [redacted:setting]"),
+        ("Cookie: sid=abc123def; a=b", "Cookie: sid=[redacted:cookie]"),
+        ("Authorization: ApiKey abcdef123456", "Authorization: ApiKey [redacted:authorization]"),
         ("export GITHUB_API_KEY=abcdef123456 && ls", "export GITHUB_API_KEY=[redacted:environment] && ls"),
         ("Authorization: Bearer abcdef123456", "Authorization: Bearer [redacted:authorization]"),
         ("aws_secret_access_key = " + "wJalrXUt" * 5, "aws_secret_access_key = [redacted:aws-secret-key]"),
@@ -82,6 +101,24 @@ def test_a_setting_gives_a_secret_away(text: str, clean: str) -> None:
         'api_key: "your-api-key-here"',
         'password = "********"',
         "API_KEY=$API_KEY",
+        "password=get_password2()",
+        "password=settings.db_password2",
+        "password=args.password,",
+        "def f(password=None, api_key=''):",
+        "password: process.env.PW12",
+        "password: z.string().min(8)",
+        "password: OAuth2Token",
+        "password={password}",
+        "password=<your-key>",
+        'API_KEY="your key here"',
+        "DB_PASSWORD='$(cat file)'",
+        "OLD_PWD=/home/ada",
+        "docker run -u 1000:1000 image",
+        "curl x\nsudo -u app:group y",
+        "X-Api-Key: <key>",
+        "X-Api-Key: required",
+        "Cookie: the browser sends it",
+        "private_key=/home/ada/.ssh/id_ed25519",
         "postgres://app:${PASSWORD}@db/x",
         "http://localhost:8080/path@2x.png",
         "git@github.com:team/repo.git",
@@ -144,6 +181,73 @@ def test_an_escaped_private_tag_inside_json_in_a_string_is_found() -> None:
     assert text_of('{"a": "\\u003cprivate\\u003ehidden\\u003c/private\\u003eshown"}') == '{"a": "shown"}'
 
 
+# What stands between the tags, and every spelling in which a tag may wait for somebody to unpack it.
+HIDDEN = "hiddenmarker"
+SPELLINGS = (
+    ("<", ">"),
+    ("\\u003c", "\\u003e"),
+    ("\\u003C", "\\u003E"),
+    ("\\\\u003c", "\\\\u003e"),
+    ("\\x3c", "\\x3e"),
+    ("&lt;", "&gt;"),
+    ("&amp;lt;", "&amp;gt;"),
+    ("&#60;", "&#x3e;"),
+    ("<", "\\u003e"),
+)
+
+
+@pytest.mark.parametrize(("opening", "closing"), SPELLINGS)
+@pytest.mark.parametrize(
+    "around", ["{}", '{{"a":"{}"}}', '{{"a":"{}"}} tail', '{{"n":1}}\n{{"a":"{}"}}', '{{"a":"{}" x']
+)
+def test_an_escaped_tag_hides_what_it_holds_wherever_it_stands(opening: str, closing: str, around: str) -> None:
+    text = around.format(f"before {opening}private{closing}{HIDDEN}{opening}/private{closing} after")
+    clean = text_of(text)
+    assert HIDDEN not in clean
+    assert "before " in clean
+    assert " after" in clean
+
+
+LAYERS: dict[str, Callable[[str], str]] = {
+    "json": lambda text: json.dumps({"stdout": text}),
+    "json list": lambda text: json.dumps([1, text]),
+    "json lines": lambda text: f'{{"n": 1}}\n{json.dumps({"out": text})}\n',
+    "tail": lambda text: f"{text} tail",
+    "tag behind": lambda text: f"{text} <private>x</private>",
+    "tag before the end": lambda text: f"{text[:-1]}<private>x</private>{text[-1:]}",
+    "reminder behind": lambda text: f"{text}<system-reminder>x</system-reminder>",
+    "escaped": lambda text: text.replace("<", "\\u003c").replace(">", "\\u003e"),
+    "escaped twice": lambda text: text.replace("<", "\\\\u003c").replace(">", "\\\\u003e"),
+    "html": lambda text: text.replace("<", "&lt;").replace(">", "&gt;"),
+    "slash": lambda text: text.replace("</", "<\\/"),
+    "nul": lambda text: f"\x00{text}",
+}
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    spelling=st.sampled_from(SPELLINGS),
+    layers=st.lists(st.sampled_from(sorted(LAYERS)), max_size=7),
+    closed=st.booleans(),
+)
+def test_a_private_text_survives_no_nesting(spelling: tuple[str, str], layers: list[str], *, closed: bool) -> None:
+    opening, closing = spelling
+    text = f"{opening}private{closing}{HIDDEN}" + (f"{opening}/private{closing}" if closed else "")
+    for layer in layers:
+        text = LAYERS[layer](text)
+    clean = redact({"payload": text}).value
+    assert HIDDEN not in json.dumps(clean)
+    assert redact(clean).value == clean
+
+
+@pytest.mark.parametrize("inner", ["\\u003cprivate\\u003ehidden\\u003c/private\\u003e", "\\u003cp\\u0072ivate>hidden"])
+def test_json_that_appears_only_when_a_tag_is_gone_is_cleaned_inside(inner: str) -> None:
+    clean = text_of(f'{{"stdout":"value is {inner} and \\u0000 more" <private>x</private>}}')
+    assert "hidden" not in clean
+    assert "\\u0000" not in clean
+    assert json.loads(clean)["stdout"].startswith("value is ")
+
+
 def test_json_in_a_string_that_is_clean_keeps_its_wording() -> None:
     text = '{"b":1,   "a":[1.50, "x"]}'
     assert text_of(text) == text
@@ -158,6 +262,48 @@ def test_a_field_named_for_a_secret_loses_its_value(name: str) -> None:
     found = redact({name: "hunter2!"})
     assert found.value == {name: "[redacted:field]"}
     assert found.secrets == {"field": 1}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"headers": {"Authorization": "Bearer abcdefghijkl123456"}},
+        {"Proxy-Authorization": "Basic dXNlcjpwYXNz"},
+        {"cookie": "a=b; session=xyz123"},
+        {"Set-Cookie": ["session=xyz123"]},
+        {"HTTP_COOKIE": "session=xyz123"},
+        {"passphrase": "correct horse battery staple"},
+        {"client_secret": "abc def ghi"},
+        {"password": 12345678},
+        {"password": [["hunter2222"], 12345678]},
+        {"dbPassword": "swordfish"},
+        {"mysql_pwd": "swordfish"},
+    ],
+)
+def test_no_form_of_value_hides_a_secret_under_its_name(given: Json) -> None:
+    clean = json.dumps(redact(given).value)
+    assert sum(redact(given).secrets.values()) >= 1
+    assert not re.search(r"abcdef|dXNl|xyz|horse|abc def|1234|hunter|fish", clean)
+
+
+@pytest.mark.parametrize("name", ["password", "authorization", "cookie"])
+@pytest.mark.parametrize(
+    "value",
+    [None, True, False, "", 1234, 0, "${X}", "<your-key>", "Bearer ${TOKEN}", "Bearer <token>", "********", {}, []],
+)
+def test_a_switch_or_placeholder_under_a_secrets_name_stays(name: str, value: Json) -> None:
+    if name != "authorization" and isinstance(value, str) and value.startswith("Bearer"):
+        name = "authorization"
+    assert redact({name: value}).value == {name: value}
+
+
+def test_a_working_directory_is_no_secret() -> None:
+    assert redact({"pwd": "/home/ada"}).value == {"pwd": "/home/ada"}
+
+
+def test_keys_that_become_alike_by_the_thousand_cost_no_more_each() -> None:
+    found = redact({f"<private>{number}</private>k": number for number in range(3000)}).value
+    assert sorted(cast("dict[str, int]", found).values()) == list(range(3000))
 
 
 def test_two_keys_that_become_alike_keep_both_values() -> None:
@@ -182,7 +328,27 @@ PIECES = st.lists(
             *("<private>", "</private>", "<", ">", "private", "<system-reminder>", "</system-reminder>", "/", " "),
             *('{"', '":', '"', "}", "[", "]", ",", "\\", "\n", "\x00", "\ud800", "eyJ", ".", "-", "_", "a", "Z9", "="),
             *("password", "://", ":", "@", "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "API_KEY"),
-            *("Authorization: Bearer ", "[redacted:jwt]"),
+            *(
+                "Authorization: Bearer ",
+                "[redacted:jwt]",
+                "&lt;",
+                "&gt;",
+                "\\u003c",
+                "\\u003e",
+                "\\u003cprivate>",
+                "u003c",
+            ),
+            *(
+                "curl -u ",
+                "hunter22",
+                "Cookie: ",
+                "x-api-key: ",
+                "DB_PASSWORD='",
+                "'",
+                "--password ",
+                "passphrase",
+                "0",
+            ),
         ]
     ),
     max_size=30,
@@ -241,6 +407,15 @@ HOSTILE = {
     "open lists": "[" * 1_000_000,
     "prefixes": "ghp_sk-xoxb-AIza" * 60_000,
     "sendgrid": "SG." * 300_000,
+    "escaped openings": "\\u003cprivate\\u003e" * 50_000,
+    "backslashes": "\\" * 900_000 + "private<",
+    "half entities": "&amp;" * 200_000 + "private<",
+    "curl": "curl -u a:" * 100_000,
+    "settings": "password=" * 110_000 + "(",
+    "cookies": "cookie: a=" * 100_000,
+    "passphrases": 'passphrase="' * 80_000,
+    "quoted environment": "DB_PASSWORD='" * 80_000,
+    "keys alike": json.dumps({f"<private>{number}</private>": 1 for number in range(30_000)}),
 }
 
 
