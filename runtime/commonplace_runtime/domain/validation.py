@@ -174,3 +174,17 @@ def is_too_deep(value: Json, limit: int = MAX_DEPTH) -> bool:
         if not level:
             return False
     return True
+
+
+def has_more_nodes(value: Json, limit: int) -> bool:
+    """Whether `value` and all that is inside are more than `limit` values. Looks at little more than `limit`."""
+    seen = 1
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        seen += len(children)
+        if seen > limit:
+            return True
+        waiting += [child for child in children if isinstance(child, dict | list)]
+    return False

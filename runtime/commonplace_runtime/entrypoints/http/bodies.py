@@ -1,7 +1,9 @@
 """Reads JSON bodies after authentication: bounded, unpacked, and forgiving where JavaScript clients are careless."""
 
+import asyncio
 import json
 import math
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -10,10 +12,22 @@ import orjson
 from starlette.requests import Request
 
 from commonplace_runtime.domain.models import Json
-from commonplace_runtime.domain.validation import MAX_DEPTH, InvalidFields, Issue, is_too_deep, wrong_type
+from commonplace_runtime.domain.validation import (
+    MAX_DEPTH,
+    InvalidFields,
+    Issue,
+    has_more_nodes,
+    is_too_deep,
+    wrong_type,
+)
 from commonplace_runtime.entrypoints.http.errors import HttpFault
 
 MAX_BODY_BYTES: Final = 5 * 1024 * 1024
+MAX_NODES: Final = 200_000
+"""Values that a body may hold, counting those inside others: real tool output stays below a tenth."""
+_PARSE_ASIDE_BYTES: Final = 100_000
+"""From this size on, a body is read in a thread: it would hold up everybody else's requests."""
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _LARGEST_INTEGER: Final = 2**64 - 1
 _SMALLEST_INTEGER: Final = -(2**63)
 _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 47}
@@ -32,21 +46,43 @@ async def read_json(request: Request, *, expected: str) -> Body:
     The request's JSON object or list.
 
     Raises HttpFault: 400 `SyntaxError` for what is no JSON, 413 above 5 MiB, 415 for an unknown encoding;
-    InvalidFields for another content type than JSON (`expected` names what should have come) or absurd nesting.
+    InvalidFields for another content type than JSON (`expected` names what should have come), absurd nesting or an
+    absurd number of values.
     """
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
         raise InvalidFields([wrong_type((), expected, "undefined")])
     raw = await read_bytes(request)
     if not raw.strip():
         return Body(value={}, size=0)
+    value = _parse(raw) if len(raw) < _PARSE_ASIDE_BYTES else await asyncio.to_thread(_parse, raw)
+    return Body(value=value, size=len(raw))
+
+
+def _parse(raw: bytes) -> Json:
+    if _has_more_containers(raw, MAX_NODES):
+        raise _too_big(MAX_NODES, f"More than {MAX_NODES} values")
     value = parse_json(raw)
     if not isinstance(value, dict | list):
         raise HttpFault(400, "SyntaxError", "the body must be a JSON object or array")
+    # First what ends early: the depth is looked for in all that there is.
+    if has_more_nodes(value, MAX_NODES):
+        raise _too_big(MAX_NODES, f"More than {MAX_NODES} values")
     if is_too_deep(value):
-        message = f"Nested more than {MAX_DEPTH} deep"
-        issue: Issue = {"code": "too_big", "maximum": MAX_DEPTH, "path": [], "message": message}
-        raise InvalidFields([issue])
-    return Body(value=value, size=len(raw))
+        raise _too_big(MAX_DEPTH, f"Nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def _has_more_containers(raw: bytes, limit: int) -> bool:
+    """Whether JSON has more than `limit` lists and objects: the parser would hold all threads up to make them."""
+    if raw.count(b"[") + raw.count(b"{") <= limit:
+        return False
+    bare = _STRING.sub(b"", raw)
+    return bare.count(b"[") + bare.count(b"{") > limit
+
+
+def _too_big(maximum: int, message: str) -> InvalidFields:
+    issue: Issue = {"code": "too_big", "maximum": maximum, "path": [], "message": message}
+    return InvalidFields([issue])
 
 
 async def read_bytes(request: Request) -> bytes:

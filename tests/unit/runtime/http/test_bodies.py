@@ -1,14 +1,18 @@
+import asyncio
 import json
 import math
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from commonplace_runtime.domain.events import clean_events, digest_of, read_event
 from commonplace_runtime.domain.models import Json, KeyId, Principal, TeamId
 from commonplace_runtime.domain.validation import MAX_DEPTH, InvalidFields, is_too_deep
-from commonplace_runtime.entrypoints.http.bodies import parse_json
+from commonplace_runtime.entrypoints.http import bodies
+from commonplace_runtime.entrypoints.http.bodies import MAX_NODES, parse_json, read_json
 from commonplace_runtime.entrypoints.http.errors import HttpFault, json_response
 
 CALLER = Principal(
@@ -87,6 +91,62 @@ def test_nesting_is_bounded_so_that_every_answer_can_be_written() -> None:
     assert not is_too_deep(nested(MAX_DEPTH))
     assert is_too_deep(nested(MAX_DEPTH + 1))
     json_response({"events": [{"event": {"payload": nested(MAX_DEPTH)}}]})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" + b"[]," * MAX_NODES + b"1]",
+        b"[" + b"1," * MAX_NODES + b"1]",
+        b'{"a":[' + b"1," * MAX_NODES + b'"\\ud800"]}',
+        b"{" + b",".join(b'"%d":1' % number for number in range(MAX_NODES)) + b"}",
+    ],
+    ids=["lists", "numbers", "with a lone surrogate", "keys"],
+)
+async def test_a_body_of_too_many_values_is_refused_with_a_reason(raw: bytes) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        await read_json(posted(raw), expected="object")
+    assert refused.value.issues[0]["message"] == f"More than {MAX_NODES} values"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b'["' + b"[{" * MAX_NODES + b'\\"\\\\",[],{}]', b"[" + b"[]," * (MAX_NODES - 3) + b"1]"],
+    ids=["text", "full"],
+)
+async def test_a_long_text_of_brackets_is_one_value(raw: bytes) -> None:
+    assert (await read_json(posted(raw), expected="object")).size == len(raw)
+
+
+async def test_too_many_lists_are_not_even_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parsed(_: bytes) -> Json:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr(bodies, "parse_json", parsed)
+    with pytest.raises(InvalidFields):
+        await read_json(posted(b"[" + b"[]," * MAX_NODES + b"1]"), expected="object")
+
+
+async def test_a_large_body_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    going_on = threading.Event()
+
+    def slow(raw: bytes) -> Json:
+        assert going_on.wait(10), "the event loop stood still"
+        return [len(raw)]
+
+    async def goes_on() -> None:
+        going_on.set()
+
+    monkeypatch.setattr(bodies, "parse_json", slow)
+    body, _ = await asyncio.gather(read_json(posted(b" " * 200_000 + b"[]"), expected="object"), goes_on())
+    assert body.value == [200_002]
+
+
+def posted(raw: bytes) -> Request:
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    return Request({"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}, receive)
 
 
 def test_an_answer_may_hold_what_orjson_cannot_write() -> None:
