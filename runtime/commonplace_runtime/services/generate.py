@@ -11,13 +11,15 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 import structlog
 
 from commonplace_runtime.domain.errors import Unavailable
+from commonplace_runtime.domain.models import Json
 from commonplace_runtime.domain.observations import Generated, Observation, bounded, content_of, metadata_of
+from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.domain.retry import Failure, GiveUp, RetryAt, Split, decide, error_of, pause_seconds
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.llm.ports import Batch, GenerationFailed, Generator
@@ -98,7 +100,7 @@ async def _see_through(pool: Pool, generator: Generator, terms: Terms, claim: Cl
     work = [job for job in claim.jobs if job.event is not None]
     idle = [job for job in claim.jobs if job.event is None]
     events = [job.event for job in work if job.event is not None]
-    work = work[: generator.batch_size(events)] if events else []
+    work = work[: await asyncio.to_thread(generator.batch_size, events)] if events else []
     spent: list[Failure] = []
     while True:
         answer = await _call_under_lease(pool, generator, terms, claim.project_name, lease, work)
@@ -107,14 +109,18 @@ async def _see_through(pool: Pool, generator: Generator, terms: Terms, claim: Cl
             log.warning("lease_lost", jobs=len(work))
             return Outcome(kind="lost", jobs=len(work))
         if isinstance(answer, Generated):
-            return await _write_results(pool, terms, lease, [*idle, *work], answer, spent)
+            written = await _write_results(pool, terms, lease, [*idle, *work], answer, spent)
+            if isinstance(written, Outcome):
+                return written
+            answer = written
         spent.append(answer)
-        oldest = work[0]
+        blamed = work or idle
+        oldest = blamed[0]
         decision = decide(
             answer, attempt=oldest.attempt, max_attempts=oldest.max_attempts, batch=len(work), jitter=terms.jitter()
         )
         if not isinstance(decision, Split):
-            return await _write_failure(pool, terms, lease, work, decision, spent)
+            return await _write_failure(pool, terms, lease, blamed, decision, spent)
         log.info("batch_split", classification=answer.kind, jobs=len(work), keep=decision.keep)
         # Those left out stay leased and are handed back with the results: they are next in line.
         work = work[: decision.keep]
@@ -176,19 +182,33 @@ async def _call(generator: Generator, batch: Batch) -> Generated | Failure:
     return answer
 
 
-def _memory(observation: Observation, generated: Generated, index: int, cited: Sequence[ClaimedJob]) -> dict[str, Any]:
+def _memory(
+    observation: Observation, generated: Generated, index: int, cited: Sequence[ClaimedJob]
+) -> dict[str, Any] | None:
+    """One memory as it is written; None when nothing of it may be stored."""
     observation = bounded(observation)
-    return {
-        "id": str(uuid7()),
-        "index": index,
+    made = {
         "kind": observation.kind,
         "title": observation.title,
         "content": content_of(observation),
         "metadata": metadata_of(observation, generated),
         "keywords": list(observation.keywords),
+    }
+    # The events were cleaned, but a generator unpacks them further, and a model writes what it likes.
+    clean = cast("dict[str, Any]", redact(cast("Json", made)).value)
+    if not clean["content"].strip() or not clean["kind"]:
+        return None
+    return {
+        **clean,
+        "id": str(uuid7()),
+        "index": index,
         "tags": [],
         "sources": [{"eventId": str(job.event_id), "jobId": str(job.id)} for job in cited],
     }
+
+
+def _model_of(generated: Generated) -> str | None:
+    return None if generated.model is None else cast("str", redact(generated.model).value)
 
 
 def _results(work: Sequence[ClaimedJob], generated: Generated, spent: Sequence[Failure]) -> dict[str, Any]:
@@ -200,10 +220,11 @@ def _results(work: Sequence[ClaimedJob], generated: Generated, spent: Sequence[F
         cited = [numbered[number - 1] for number in observation.evidence if 1 <= number <= len(numbered)]
         if cited:
             mine = memories[cited[0].id]
-            mine.append(_memory(observation, generated, len(mine), cited))
+            memory = _memory(observation, generated, len(mine), cited)
+            mine += [memory] if memory is not None else []
     return {
         "provider": generated.provider,
-        "model": generated.model,
+        "model": _model_of(generated),
         "inputTokens": generated.input_tokens + sum(failure.input_tokens for failure in spent),
         "outputTokens": generated.output_tokens + sum(failure.output_tokens for failure in spent),
         "jobs": [{"id": str(job.id), "memories": memories[job.id]} for job in work],
@@ -217,9 +238,22 @@ async def _write_results(
     work: Sequence[ClaimedJob],
     generated: Generated,
     spent: Sequence[Failure],
-) -> Outcome:
-    results = _results(work, generated, spent)
-    written = await _write_patiently(terms, lambda: store.complete(pool, lease, results))
+) -> Outcome | Failure:
+    """How the turn ended, or why the database will never take these results."""
+    try:
+        results = await asyncio.to_thread(_results, work, generated, spent)
+        written = await _write_patiently(terms, lambda: store.complete(pool, lease, results))
+    except Exception as error:  # noqa: BLE001 - the driver's errors are the store's, and each of them ends the same way
+        # Without its text, which quotes the row.
+        log.error("results_refused", error=type(error).__name__, jobs=len(work))  # noqa: TRY400
+        return Failure(
+            kind="poison",
+            reason=f"the memories could not be stored: {type(error).__name__}",
+            provider=generated.provider,
+            model=_model_of(generated),
+            input_tokens=generated.input_tokens,
+            output_tokens=generated.output_tokens,
+        )
     if written is None or written["outcome"] == "lease_lost":
         JOBS.labels("lost").inc(len(work))
         log.warning("results_dropped", jobs=len(work), stored=written is not None)
