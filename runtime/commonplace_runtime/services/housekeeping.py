@@ -4,6 +4,7 @@ from typing import Final
 
 import structlog
 
+from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.store import jobs
 from commonplace_runtime.store.pool import Pool
 
@@ -13,8 +14,18 @@ BATCH_ROWS: Final = 5000
 
 
 async def keep_house(pool: Pool) -> bool:
-    """One bounded step; True when it was full, so that there may be more. Raises Unavailable."""
-    removed = await jobs.housekeeping(pool, batch=BATCH_ROWS)
+    """
+    One bounded step; True when it was full, so that there may be more.
+
+    Raises Unavailable. Any other fault of the database is logged and left for the next time: a worker has more to do.
+    """
+    try:
+        removed = await jobs.housekeeping(pool, batch=BATCH_ROWS)
+    except Unavailable:
+        raise
+    except Exception:
+        log.exception("housekeeping_broke")
+        return False
     if removed is None:
         return False
     if any(removed.values()):
