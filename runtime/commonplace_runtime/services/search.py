@@ -1,13 +1,18 @@
 """Recall: what a team remembers, by words or by age. The ranking itself stands behind `store/memories.py`."""
 
 from dataclasses import replace
-from typing import cast
+from typing import Final, cast
 
 from commonplace_runtime.domain.models import Principal, Recall
 from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.domain.wire import ObservationRow
 from commonplace_runtime.store import memories
 from commonplace_runtime.store.pool import Pool
+
+QUERY_CHARACTERS: Final = 4000
+"""What the search reads of a query."""
+NAME_CHARACTERS: Final = 201
+"""One more than a name may have: a longer one finds nothing, whatever it begins with."""
 
 
 async def recall_memories(pool: Pool, principal: Principal, wanted: Recall, *, request_id: str) -> list[ObservationRow]:
@@ -17,8 +22,22 @@ async def recall_memories(pool: Pool, principal: Principal, wanted: Recall, *, r
     The query is cleaned like an event, for the audit keeps it: what was private or secret was never stored, so it
     could not be found. Raises NotPermitted, ProjectMissing, Unavailable.
     """
-    if wanted.query is not None:
-        wanted = replace(wanted, query=cast("str", redact(wanted.query).value))
-    if wanted.project is not None:
-        wanted = replace(wanted, project=cast("str", redact(wanted.project).value))
+    wanted = replace(
+        wanted,
+        query=_clean(_first_words(wanted.query)),
+        project=_clean(wanted.project and wanted.project[:NAME_CHARACTERS]),
+        platform=_clean(wanted.platform and wanted.platform[:NAME_CHARACTERS]),
+    )
     return await memories.recall(pool, principal, wanted, request_id=request_id)
+
+
+def _clean(text: str | None) -> str | None:
+    return None if text is None else cast("str", redact(text).value)
+
+
+def _first_words(query: str | None) -> str | None:
+    if query is None or len(query) <= QUERY_CHARACTERS:
+        return query
+    # Not cut in the middle of a word: it may be a secret that its first half does not give away.
+    words = query[:QUERY_CHARACTERS].rsplit(None, 1)
+    return words[0] if words else ""

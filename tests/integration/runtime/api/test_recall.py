@@ -47,6 +47,30 @@ async def test_an_observation_has_the_shape_of_the_wire(http: httpx2.AsyncClient
     }
 
 
+async def test_a_long_query_is_cut_between_words_before_it_is_cleaned(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    team, key = await make_world(admin_pool)
+    await make_memory(admin_pool, team, "The uploader retries")
+
+    assert await found(http, key, "uploader " + "<private>" * 100_000) == ["The uploader retries"]
+    assert await found(http, key, "uploader " + "x " * 1990 + GITHUB) == ["The uploader retries"]
+
+    audited = await admin_pool.fetch("SELECT details ->> 'query' AS query FROM commonplace.audit_log")
+    queries = [row["query"] for row in audited if row["query"] is not None]
+    assert len(queries) == 2
+    assert all(len(query) <= 4000 and "ghp_" not in query for query in queries)
+
+
+async def test_a_name_beyond_bounds_names_nothing(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team = await make_team(admin_pool)
+    key = await make_key(admin_pool, team.id)
+    await make_memory(admin_pool, team, "The uploader retries")
+
+    for fields in ({"projectId": "default " * 100_000}, {"platformSource": "x\x00" * 300}):
+        assert await found(http, key, "uploader", **fields) == []
+
+
 @pytest.mark.parametrize(
     ("query", "content"),
     [
