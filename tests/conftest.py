@@ -1,6 +1,7 @@
 """Fixtures that every ring shares. Servers are started when a test first asks for them."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,10 @@ from xdist.scheduler import LoadScopeScheduling
 from commonplace_runtime.embedded import EmbeddedPostgres, EmbeddedRedis
 from commonplace_runtime.services.migrate import migrate
 from commonplace_runtime.store.pool import Pool, open_pool
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job ignores Ctrl-C, and so would every process that a test starts to be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.kubernetes_fixtures"]
 
