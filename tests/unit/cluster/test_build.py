@@ -89,7 +89,7 @@ def test_the_version_of_go_is_read(output: str, version: tuple[int, int] | None)
 @pytest.mark.parametrize(
     ("output", "advice"),
     [
-        ("write /root/.cache/go-build/x: no space left on device", "the disk is full"),
+        ("write /home/someone/.cache/go-build/x: no space left on device", "the disk is full"),
         ('Get "https://proxy": dial tcp: lookup proxy: no such host', "check the network"),
         ("go: go.mod requires go >= 1.26.0 (running go 1.22.1; GOTOOLCHAIN=local)", "this Go is too old"),
         ("compile: signal: killed", "memory ran out"),
