@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from time import monotonic
 from typing import Any, Final, Literal
 
@@ -64,8 +65,42 @@ class QueueGauges(Collector):
             yield GaugeMetricFamily(f"commonplace_queue_{name}", help_text, value=float(self._seen[1][key]))
 
 
+_MOST_ERRORS: Final = 8
+"""How many errors of one chain or group a log line shows."""
+
 QUEUE: Final = QueueGauges()
 REGISTRY.register(QUEUE)
+
+
+def frames_without_messages(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """
+    A structlog processor: `exc_info` becomes `exception`, classes and frames without messages or local variables.
+
+    A message may quote what a client sent: Postgres repeats the row that it refuses, a parser its input.
+    """
+    given = line.pop("exc_info", None)
+    error = given[1] if isinstance(given, tuple) else given
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        line["exception"] = _frames(error)
+    return line
+
+
+def _frames(error: BaseException) -> str:
+    told: list[str] = []
+    waiting = [error]
+    while waiting and len(told) < _MOST_ERRORS:
+        error = waiting.pop(0)
+        sqlstate = getattr(error, "sqlstate", None)
+        name = type(error).__name__ + (f" {sqlstate}" if sqlstate else "")
+        told.append(name + "\n" + "".join(traceback.format_tb(error.__traceback__)))
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(error.exceptions)
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is not None:
+            waiting.append(cause)
+    return "\n".join(told)
 
 
 def configure_logging(level: str, form: Literal["json", "console"]) -> None:
@@ -77,14 +112,12 @@ def configure_logging(level: str, form: Literal["json", "console"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    last: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
         if form == "json"
-        # Plain: the default prints local variables, which hold payloads and keys.
-        else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        ]
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
+    last: list[Any] = [frames_without_messages, renderer]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

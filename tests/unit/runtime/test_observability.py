@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import logging
 from commonplace_runtime.observability import configure_logging
@@ -14,3 +16,31 @@ def test_an_outage_is_told_by_us_and_not_by_the_pool_every_second() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True)
     assert "kept" in done.stderr
     assert "connection floor" not in done.stderr
+
+
+BROKEN = """
+import logging, sys
+import structlog
+from commonplace_runtime.observability import configure_logging
+configure_logging("info", sys.argv[1])
+
+def leaky_step(payload):
+    try:
+        raise ValueError(f"cannot read {payload}")
+    except ValueError as error:
+        raise ExceptionGroup("both", [RuntimeError(f"row: {payload}"), error]) from error
+
+try:
+    leaky_step("top secret words")
+except Exception:
+    structlog.get_logger("x").exception("turn_broke")
+    logging.getLogger("y").exception("foreign_broke")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_logged_fault_shows_where_it_happened_and_quotes_nothing(form: str) -> None:
+    done = subprocess.run([sys.executable, "-c", BROKEN, form], capture_output=True, text=True, timeout=60, check=True)
+    for told in ("turn_broke", "foreign_broke", "ExceptionGroup", "RuntimeError", "ValueError", "leaky_step"):
+        assert told in done.stderr
+    assert "top secret" not in done.stderr
