@@ -6,18 +6,12 @@ work here. Writing does not imply reading.
 """
 
 from enum import Enum
-from typing import Final
-
-ADMIN: Final = frozenset({"*", "admin", "memories:admin"})
-"""Any of these additionally shows what only administrators may see."""
 
 
 class Access(Enum):
     """A family of routes; the value holds the scopes of which any one opens it."""
 
     EVENTS = frozenset({"memories:write", "events:write", "*"})
-    SESSIONS = frozenset({"memories:write", "sessions:write", "*"})
-    MEMORIES_WRITE = frozenset({"memories:write", "*"})
     READ = frozenset({"memories:read", "observations:read", "*"})
     JOBS = frozenset({"memories:read", "jobs:read", "*"})
 
