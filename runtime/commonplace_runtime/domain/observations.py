@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from commonplace_runtime.domain.retry import Failure
+
 TITLE_CHARACTERS: Final = 120
 BODY_CHARACTERS: Final = 1400
 FACT_CHARACTERS: Final = 300
@@ -28,7 +30,8 @@ class SourceEvent:
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """
-    One memory to be. `evidence` holds the numbers of the events it was made from.
+    One memory to be. `evidence` holds the numbers of the events it was made from, `replaces` the places (from 1) of
+    earlier memories, among those that the batch showed, that it puts right.
 
     facts, concepts, files and keywords are lists without order or meaning of place; `extra` goes into the row's
     metadata as it is.
@@ -44,12 +47,30 @@ class Observation:
     files_read: Sequence[str] = ()
     files_modified: Sequence[str] = ()
     keywords: Sequence[str] = ()
+    replaces: Sequence[int] = ()
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionSummary:
+    """What a session was about, in claude-mem's fields; empty where nothing is known."""
+
+    request: str = ""
+    investigated: str = ""
+    learned: str = ""
+    completed: str = ""
+    next_steps: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Generated:
-    """What one call to a generator gave. An empty list of observations means: nothing worth recording."""
+    """
+    What a generator gave. An empty list of observations means: nothing worth recording.
+
+    `summary`: the session's, brought up to date; None where the generator left it as it was. Tokens are those of the
+    call that succeeded; what calls before it used stands in `earlier`.
+    """
 
     observations: Sequence[Observation]
     provider: str
@@ -57,6 +78,8 @@ class Generated:
     input_tokens: int = 0
     output_tokens: int = 0
     skip_reason: str | None = None
+    summary: SessionSummary | None = None
+    earlier: Sequence[Failure] = ()
 
 
 def clip(text: str, limit: int) -> str:

@@ -28,13 +28,18 @@ LONGEST_THROTTLE_SECONDS: Final = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A call that gave no observations. `reason` is safe to store and to show: no content, no key."""
+    """
+    A call that gave no observations. `reason` is safe to store and to show: no content, no key.
+
+    `credential`: what else would be refused likewise: the provider with this endpoint and key.
+    """
 
     kind: FailureKind
     reason: str
     retry_after_seconds: float | None = None
     provider: str | None = None
     model: str | None = None
+    credential: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     request_id: str | None = None

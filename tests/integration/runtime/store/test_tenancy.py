@@ -78,6 +78,16 @@ async def fill_every_table(admin_pool: Pool) -> str:
         [event],
     )
     await make_memory(admin_pool, team, "fact", event_id=event["id"])
+    await admin_pool.execute(
+        "INSERT INTO commonplace.team_holds (team_id, held_until, reason) VALUES ($1::text::uuid, now(), 'tokens')",
+        team.id,
+    )
+    await admin_pool.execute(
+        "INSERT INTO commonplace.reservations (team_id, project_id, session_key, provider, model, input_tokens,"
+        " output_tokens, cost_microusd) SELECT team_id, project_id, session_key, 'p', 'm', 1, 1, 1"
+        " FROM commonplace.job_groups WHERE team_id = $1::text::uuid",
+        team.id,
+    )
     return team.id
 
 
@@ -131,7 +141,7 @@ async def test_every_tenant_table_forces_row_level_security(admin_pool: Pool) ->
     )
     forced = {row["relname"] for row in rows if row["relrowsecurity"] and row["relforcerowsecurity"]}
     assert {row["relname"] for row in await admin_pool.fetch(TENANT_TABLES)} <= forced
-    assert {row["relname"] for row in rows} - forced == {"installations", "schema_migrations"}
+    assert {row["relname"] for row in rows} - forced == {"installations", "schema_migrations", "provider_pauses"}
 
 
 async def test_a_definer_function_of_somebody_else_reads_nothing(

@@ -1,0 +1,135 @@
+-- What generation keeps beyond a job's row: policies on groups, budgets, pauses of providers.
+
+ALTER TABLE commonplace.job_groups
+    ADD COLUMN session_id uuid,
+    ADD COLUMN waiting integer NOT NULL DEFAULT 0 CHECK (waiting >= 0),
+    ADD COLUMN waiting_since timestamptz,
+    ADD COLUMN state jsonb NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN commonplace.job_groups.waiting IS 'Open jobs, exact up to 1,000: what a policy counts and what the backlog sums.';
+COMMENT ON COLUMN commonplace.job_groups.waiting_since IS 'When the oldest open job came; NULL when none is open.';
+COMMENT ON COLUMN commonplace.job_groups.state IS
+    'What the next call is told of this session: {"digests": of events seen, "recent": memory ids, "summary": running summary}.';
+
+-- Taking turns between teams, and the backlog without a visit to the table.
+CREATE INDEX job_groups_of_team ON commonplace.job_groups (team_id, available_at) WHERE available_at IS NOT NULL;
+DROP INDEX commonplace.job_groups_available;
+CREATE INDEX job_groups_available ON commonplace.job_groups (available_at) INCLUDE (team_id, waiting) WHERE available_at IS NOT NULL;
+CREATE INDEX job_groups_of_session ON commonplace.job_groups (team_id, session_id) WHERE session_id IS NOT NULL;
+
+ALTER TABLE commonplace.jobs
+    ADD COLUMN revision integer NOT NULL DEFAULT 1 CHECK (revision >= 1),
+    ADD COLUMN service_seconds real,
+    ADD COLUMN retried integer NOT NULL DEFAULT 0,
+    ADD COLUMN covers_event bigint;
+COMMENT ON COLUMN commonplace.jobs.revision IS 'A session that goes on after its end gets a further summary: the next revision.';
+COMMENT ON COLUMN commonplace.jobs.service_seconds IS 'A worker''s time for this job: its call''s time, shared among the jobs of the call.';
+COMMENT ON COLUMN commonplace.jobs.retried IS 'How often a person asked for it again.';
+COMMENT ON COLUMN commonplace.jobs.covers_event IS 'Of a summary: number of the session''s newest event when it was asked for.';
+
+DO $$
+DECLARE
+    outdated text := (SELECT conname FROM pg_constraint WHERE conrelid = 'commonplace.jobs'::regclass AND contype = 'u'
+        AND pg_get_constraintdef(oid) = 'UNIQUE (team_id, project_id, source_type, source_id, job_type)');
+BEGIN
+    EXECUTE format('ALTER TABLE commonplace.jobs DROP CONSTRAINT %I', outdated);
+END
+$$;
+ALTER TABLE commonplace.jobs ADD CONSTRAINT jobs_source UNIQUE (team_id, project_id, source_type, source_id, job_type, revision);
+
+-- Lanes, dead letters and service times, each read from an index alone.
+CREATE INDEX jobs_queued ON commonplace.jobs (source_type, run_after) WHERE status = 'queued';
+CREATE INDEX jobs_processing ON commonplace.jobs (source_type) WHERE status = 'processing';
+CREATE INDEX jobs_completed ON commonplace.jobs (source_type, completed_at DESC) INCLUDE (service_seconds) WHERE status = 'completed';
+CREATE INDEX jobs_failed ON commonplace.jobs (team_id, failed_at DESC) WHERE status = 'failed';
+
+-- Both are rewritten with every claim; the default of a fifth of the table would let dead rows pile up at the front of the queue.
+ALTER TABLE commonplace.job_groups SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE commonplace.jobs SET (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+-- A team whose budget is spent: nothing of it is claimed until then. Capture, search, export and deletion go on.
+CREATE TABLE commonplace.team_holds (
+    team_id    uuid PRIMARY KEY REFERENCES commonplace.teams ON DELETE CASCADE,
+    held_until timestamptz NOT NULL,
+    reason     text NOT NULL CHECK (reason IN ('tokens', 'cost', 'soft_tokens', 'soft_cost', 'reserved')),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN commonplace.team_holds.reason IS
+    'tokens, cost: the month is spent. soft_…: the soft limit is, generation waits for the night. reserved: calls under way may spend the rest.';
+
+-- What a call under way may cost, of teams with a budget. It ends with the call; where the worker died it is counted as spent.
+CREATE TABLE commonplace.reservations (
+    team_id       uuid NOT NULL,
+    project_id    uuid NOT NULL,
+    session_key   text NOT NULL,
+    key_id        uuid,
+    provider      text NOT NULL,
+    model         text NOT NULL,
+    input_tokens  bigint NOT NULL CHECK (input_tokens >= 0),
+    output_tokens bigint NOT NULL CHECK (output_tokens >= 0),
+    cost_microusd bigint NOT NULL CHECK (cost_microusd >= 0),
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (team_id, project_id, session_key),
+    FOREIGN KEY (team_id, project_id, session_key)
+        REFERENCES commonplace.job_groups (team_id, project_id, session_key) ON DELETE CASCADE
+);
+
+-- A provider that refused everybody: no worker calls it until then. One row for a provider with one endpoint and one key.
+CREATE TABLE commonplace.provider_pauses (
+    credential   text PRIMARY KEY,
+    paused_until timestamptz NOT NULL,
+    reason       text NOT NULL,
+    updated_at   timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN commonplace.provider_pauses.credential IS 'The provider''s name and a digest of endpoint and key; the key is not in it.';
+
+DO $$
+DECLARE
+    tenant_table text;
+BEGIN
+    FOREACH tenant_table IN ARRAY ARRAY['team_holds', 'reservations'] LOOP
+        EXECUTE format('ALTER TABLE commonplace.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', tenant_table);
+        EXECUTE format(
+            'CREATE POLICY team_only ON commonplace.%I TO commonplace_runtime '
+            'USING (team_id = (SELECT nullif(current_setting(''app.team_id'', true), '''')::uuid)) '
+            'WITH CHECK (team_id = (SELECT nullif(current_setting(''app.team_id'', true), '''')::uuid))', tenant_table);
+        EXECUTE format('CREATE POLICY owner_all ON commonplace.%I TO commonplace_owner USING (true) WITH CHECK (true)', tenant_table);
+    END LOOP;
+END
+$$;
+GRANT SELECT, INSERT, UPDATE, DELETE ON commonplace.team_holds, commonplace.reservations TO commonplace_runtime;
+GRANT SELECT, INSERT, UPDATE ON commonplace.provider_pauses TO commonplace_runtime;
+
+-- Another limit may mean another answer: the next call asks again.
+CREATE FUNCTION commonplace.lift_hold() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM commonplace.team_holds WHERE team_id = NEW.team_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER lift_hold AFTER UPDATE ON commonplace.team_limits FOR EACH ROW
+    WHEN ((OLD.tokens_per_month, OLD.cost_per_month_usd, OLD.soft_tokens_per_month, OLD.soft_cost_per_month_usd)
+        IS DISTINCT FROM (NEW.tokens_per_month, NEW.cost_per_month_usd, NEW.soft_tokens_per_month, NEW.soft_cost_per_month_usd))
+    EXECUTE FUNCTION commonplace.lift_hold();
+
+-- How long a session must be silent before a policy lets its events go. per-event: not at all.
+-- end-of-session: only agents that never say goodbye are waited for like this, half an hour at least.
+CREATE FUNCTION commonplace.policy_silence(p_mode text, p_window_seconds integer) RETURNS interval
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE p_mode
+    WHEN 'debounce' THEN make_interval(secs => p_window_seconds)
+    WHEN 'end-of-session' THEN make_interval(secs => greatest(p_window_seconds, 1800))
+    ELSE interval '0' END;
+
+-- When a group may be claimed that has p_waiting open jobs, the oldest since p_since, the newest from p_newest.
+-- debounce: after its silence, with 30 jobs, or ten windows after the oldest. end-of-session: its end is not known here;
+-- without one after its silence, or a day after the oldest.
+CREATE FUNCTION commonplace.policy_due(p_mode text, p_window_seconds integer, p_waiting integer, p_since timestamptz, p_newest timestamptz)
+RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN p_mode = 'debounce' AND p_waiting >= 30 THEN p_newest
+    WHEN p_mode = 'debounce' THEN least(p_newest + make_interval(secs => p_window_seconds),
+        p_since + 10 * make_interval(secs => p_window_seconds))
+    WHEN p_mode = 'end-of-session' THEN least(p_newest + commonplace.policy_silence(p_mode, p_window_seconds), p_since + interval '1 day')
+    ELSE p_newest END;
+GRANT EXECUTE ON FUNCTION commonplace.policy_silence(text, integer),
+    commonplace.policy_due(text, integer, integer, timestamptz, timestamptz) TO commonplace_runtime;

@@ -1,0 +1,2 @@
+-- Capture: sessions, and events under a policy.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- The queue: taking turns between teams, budgets, results.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Jobs for people, usage and what autoscalers read.
+SELECT 1;
