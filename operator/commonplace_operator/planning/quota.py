@@ -92,7 +92,7 @@ def is_news(recorded: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     return parse_time(status["measuredAt"]) - parse_time(recorded["measuredAt"]) >= USE_TIME
 
 
-# Figure of usage → name of its soft limit in put_quota_v1.
+# Figure of usage → name of its soft limit in put_quota_v1: what a model call spends.
 _SOFT: Final = {"tokensPerMonth": "softTokensPerMonth", "costPerMonthUSD": "softCostPerMonthUSD"}
 
 
@@ -106,3 +106,22 @@ def over_soft_limit(limits: Mapping[str, int | str], used: Mapping[str, Decimal]
     return tuple(
         sorted(n for n, soft in _SOFT.items() if soft in limits and used.get(n, Decimal(0)) >= Decimal(limits[soft]))
     )
+
+
+def use_message(over: tuple[str, ...], near: tuple[str, ...], *, is_enforced: bool) -> str:
+    """
+    What the condition Exceeded says of figures over the hard (`over`) and over the soft limit (`near`), "" for none.
+
+    is_enforced: with `enforcement: Enforce`; only then does anything follow from a limit of tokens or cost.
+    """
+    warned = [name for name in near if name not in over]
+    parts = [
+        f"{title}: {', '.join(names)}."
+        for title, names in (("Used up", over), ("Over the soft limit", warned))
+        if names
+    ]
+    if is_enforced and not _SOFT.keys().isdisjoint(over):
+        parts.append("Generation stops until the month ends (UTC) or the limit is raised; capture and search go on.")
+    elif is_enforced and warned:
+        parts.append("Generation waits for 02:00 to 06:00 UTC or a higher limit; capture and search go on.")
+    return " ".join(parts)

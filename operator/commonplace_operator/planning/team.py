@@ -82,10 +82,11 @@ def ids_needed(team: MemoryTeam) -> int:
 
 def _policies(team: MemoryTeam) -> dict[str, str | int]:
     policies = team.spec.policies
-    found: dict[str, str | int] = {"namespace": team.namespace}
+    found: dict[str, str | int] = {"namespace": team.namespace, "generationMode": policies.generation.mode}
+    if policies.generation.window_seconds is not None:
+        found["windowSeconds"] = policies.generation.window_seconds
     if policies.default_visibility is not None:
         found["defaultVisibility"] = policies.default_visibility
-    # Other modes are stored when they are acted on; until then the condition NotImplemented names them.
     if policies.retention.events is not None:
         seconds = int(parse_duration(policies.retention.events).total_seconds())
         if seconds <= 0:

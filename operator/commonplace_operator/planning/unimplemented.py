@@ -25,8 +25,18 @@ _RUNTIME: Final[Mapping[str, Any]] = {
 }
 
 
-# What authenticate_v1 and put_key_v1 refuse by.
-_ENFORCED: Final = frozenset({"hard.requestsPerMinute", "hard.requestsPerMonth", "hard.apiKeys"})
+# What authenticate_v1 and put_key_v1 refuse by, and reserve_v1 holds generation by.
+_ENFORCED: Final = frozenset(
+    {
+        "hard.requestsPerMinute",
+        "hard.requestsPerMonth",
+        "hard.apiKeys",
+        "hard.tokensPerMonth",
+        "hard.costPerMonthUSD",
+        "soft.tokensPerMonth",
+        "soft.costPerMonthUSD",
+    }
+)
 
 
 def _value(spec: Mapping[str, Any], path: str) -> Any:
@@ -53,24 +63,22 @@ def unimplemented_in_team(team: MemoryTeam) -> tuple[str, ...]:
     found = []
     if team.spec.isolation == "Dedicated":
         found.append("spec.isolation")
-    policies = team.spec.policies
-    if policies.generation.mode != "per-event":
-        found.append("spec.policies.generation.mode")
-    if policies.generation.window_seconds is not None:
-        found.append("spec.policies.generation.windowSeconds")
-    if policies.retention.events is not None:
+    if team.spec.policies.retention.events is not None:
         found.append("spec.policies.retention.events")
     if team.spec.members:
         found.append("spec.members")
     return tuple(found)
 
 
+def _limits(quota: Quota) -> tuple[str, ...]:
+    return tuple(f"{part}.{name}" for part in ("hard", "soft") for name in quota.raw_spec.get(part) or {})
+
+
 def enforces_anything(quota: Quota) -> bool:
-    """Whether any limit of it is one that this version refuses by."""
-    return any(f"hard.{name}" in _ENFORCED for name in quota.raw_spec.get("hard") or {})
+    """Whether any limit of it is one that this version acts on."""
+    return not _ENFORCED.isdisjoint(_limits(quota))
 
 
 def unimplemented_in_quota(quota: Quota) -> tuple[str, ...]:
     """Paths below `spec` that the user set and that this version measures at most, but never enforces."""
-    limits = [f"{part}.{name}" for part in ("hard", "soft") for name in quota.raw_spec.get(part) or {}]
-    return tuple(f"spec.{limit}" for limit in limits if limit not in _ENFORCED)
+    return tuple(f"spec.{limit}" for limit in _limits(quota) if limit not in _ENFORCED)

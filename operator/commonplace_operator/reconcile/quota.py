@@ -11,6 +11,7 @@ from commonplace_operator.planning.quota import (
     over_limit,
     over_soft_limit,
     shown_use,
+    use_message,
     wanted_limits,
 )
 from commonplace_operator.planning.status import (
@@ -88,14 +89,15 @@ async def _not_ready(context: Context, quota: Quota, why: NotReady) -> Result:
 def _conditions(
     quota: Quota, limits: Mapping[str, int | str], used: Mapping[str, Decimal]
 ) -> tuple[Condition, Condition]:
-    enforced = quota.spec.enforcement == "Enforce" and enforces_anything(quota)
-    first = ready(Reason.ENFORCED if enforced else Reason.WARN_ONLY)
-    if over := over_limit(limits, used):
-        return first, positive(ConditionType.EXCEEDED, Reason.OVER_LIMIT, "Used up: " + ", ".join(over))
-    if near := over_soft_limit(limits, used):
-        message = "Over the soft limit: " + ", ".join(near)
+    is_enforced = quota.spec.enforcement == "Enforce"
+    first = ready(Reason.ENFORCED if is_enforced and enforces_anything(quota) else Reason.WARN_ONLY)
+    over, near = over_limit(limits, used), over_soft_limit(limits, used)
+    message = use_message(over, near, is_enforced=is_enforced)
+    if over:
+        return first, positive(ConditionType.EXCEEDED, Reason.OVER_LIMIT, message)
+    if near:
         return first, positive(ConditionType.EXCEEDED, Reason.NEAR_LIMIT, message)
-    return first, negative(ConditionType.EXCEEDED, Reason.WITHIN_LIMITS, "")
+    return first, negative(ConditionType.EXCEEDED, Reason.WITHIN_LIMITS, message)
 
 
 async def release_quota(context: Context, quota: Quota) -> Result:

@@ -354,7 +354,7 @@ class HardLimits(Wire):
 
 
 class SoftLimits(Wire):
-    """Limits that warn."""
+    """Limits at which generation waits for the night."""
 
     tokens_per_month: int | str | None = None
     cost_per_month_usd: int | float | str | None = Field(default=None, alias="costPerMonthUSD")

@@ -83,17 +83,35 @@ async def test_a_team_gets_its_rows_projects_members_and_policies(operator: Oper
     assert [tuple(member) for member in members] == [("agent:ci", "member"), ("human:ada", "owner")]
 
 
+async def test_a_changed_generation_policy_arrives_in_the_row(operator: OperatorProcess, world: World) -> None:
+    async def stored() -> tuple[str, int]:
+        await world.ready("MemoryTeam", "team")
+        row = await world.sql.fetchrow("SELECT generation_mode, generation_window_seconds FROM commonplace.teams")
+        assert row is not None
+        return row[0], row[1]
+
+    world.runtime()
+    world.team(policies={"generation": {"mode": "debounce", "windowSeconds": 5}})
+    assert await stored() == ("debounce", 5)
+    assert world.condition("MemoryTeam", "team", "NotImplemented") == {}
+
+    ended = {"mode": "end-of-session", "windowSeconds": 7200}
+    world.patch("MemoryTeam", "team", {"spec": {"policies": {"generation": ended}}})
+    assert await stored() == ("end-of-session", 7200)
+
+    world.patch("MemoryTeam", "team", {"spec": {"policies": {"generation": None}}})
+    assert await stored() == ("per-event", 60)
+
+
 async def test_what_is_not_acted_on_is_named(operator: OperatorProcess, world: World) -> None:
     world.runtime(provider={"name": "extractive"})
-    world.team(isolation="Dedicated", policies={"generation": {"mode": "debounce", "windowSeconds": 5}})
+    world.team(isolation="Dedicated", policies={"retention": {"events": "90d"}})
     await world.ready("MemoryTeam", "team")
 
     team = world.condition("MemoryTeam", "team", "NotImplemented")
     runtime = world.condition("MemoryRuntime", "rt", "NotImplemented")
 
-    assert team["message"].endswith(
-        "spec.isolation, spec.policies.generation.mode, spec.policies.generation.windowSeconds"
-    )
+    assert team["message"].endswith(": spec.isolation, spec.policies.retention.events")
     assert runtime["message"].endswith(": spec.provider")
 
 
@@ -235,9 +253,7 @@ async def test_a_quota_is_enforced_measured_and_released(operator: OperatorProce
     }
 
     unenforced = world.condition("Quota", "quota", "NotImplemented")["message"]
-    assert unenforced.endswith(
-        "spec.hard.costPerMonthUSD, spec.hard.memories, spec.hard.storage, spec.soft.costPerMonthUSD"
-    )
+    assert unenforced.endswith(": spec.hard.memories, spec.hard.storage")
 
     world.key()
     await world.ready("ApiKey", "key")
@@ -249,6 +265,50 @@ async def test_a_quota_is_enforced_measured_and_released(operator: OperatorProce
     world.delete("Quota", "quota")
     await world.gone("Quota", "quota")
     await world.ready("ApiKey", "second")
+
+
+async def test_a_budget_is_shown_as_it_is_spent_and_a_raised_one_lets_generation_go_on(
+    operator: OperatorProcess, world: World
+) -> None:
+    world.runtime()
+    world.team()
+    team_id = uuid.UUID((await world.ready("MemoryTeam", "team"))["status"]["teamId"])
+    budget = {"hard": {"tokensPerMonth": "1k", "costPerMonthUSD": 2.5}, "soft": {"tokensPerMonth": 800}}
+    world.create("Quota", "quota", {"teamRef": {"name": "team"}, **budget})
+    await world.ready("Quota", "quota")
+    assert world.condition("Quota", "quota")["reason"] == "Enforced"
+    assert world.condition("Quota", "quota", "NotImplemented") == {}
+
+    async def spend(kind: str, quantity: int) -> None:
+        await world.sql.execute(
+            """INSERT INTO commonplace.usage_counters (team_id, month, kind, quantity)
+               VALUES ($1, date_trunc('month', now() AT TIME ZONE 'UTC')::date, $2, $3)
+               ON CONFLICT (team_id, month, kind, project_id, key_id, model)
+                   DO UPDATE SET quantity = excluded.quantity""",
+            team_id,
+            kind,
+            quantity,
+        )
+
+    await spend("cost_microusd", 1_250_000)
+    await spend("tokens", 800)
+    near = await world.reason("Quota", "quota", "NearLimit", "Exceeded")
+    assert near["message"].startswith("Over the soft limit: tokensPerMonth. Generation waits for 02:00 to 06:00 UTC")
+    used = ((world.get("Quota", "quota") or {})["status"])["used"]
+    assert (used["tokensPerMonth"], used["costPerMonthUSD"]) == ("800", "1.25")
+
+    await spend("tokens", 1000)
+    await world.sql.execute(
+        """INSERT INTO commonplace.team_holds (team_id, held_until, reason)
+           VALUES ($1, now() + interval '9 days', 'tokens')""",
+        team_id,
+    )
+    over = await world.reason("Quota", "quota", "OverLimit", "Exceeded")
+    assert over["message"].startswith("Used up: tokensPerMonth. Generation stops until the month ends (UTC)")
+
+    world.patch("Quota", "quota", {"spec": {"hard": {"tokensPerMonth": "1M"}, "soft": {"tokensPerMonth": "900k"}}})
+    await world.reason("Quota", "quota", "WithinLimits", "Exceeded")
+    assert await world.sql.fetchval("SELECT count(*) FROM commonplace.team_holds") == 0
 
 
 async def test_a_quota_of_a_missing_team_says_so(operator: OperatorProcess, world: World) -> None:

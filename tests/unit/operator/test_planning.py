@@ -9,10 +9,18 @@ import pytest
 
 from commonplace_operator.planning.hints import did_you_mean
 from commonplace_operator.planning.keystatus import key_fields, next_look
-from commonplace_operator.planning.quota import effective_limits, is_news, over_limit, over_soft_limit, wanted_limits
+from commonplace_operator.planning.quota import (
+    effective_limits,
+    is_news,
+    over_limit,
+    over_soft_limit,
+    use_message,
+    wanted_limits,
+)
 from commonplace_operator.planning.status import database_away_status, kept_fields, ready, status_of
 from commonplace_operator.planning.team import ids_needed, is_permitted, may_adopt, slug_fault, team_row, wanted_slug
 from commonplace_operator.planning.unimplemented import (
+    enforces_anything,
     unimplemented_in_quota,
     unimplemented_in_runtime,
     unimplemented_in_team,
@@ -56,11 +64,20 @@ def test_policies_are_in_the_databases_words() -> None:
     wanted = team(policies={"retention": {"events": "90d"}, "defaultVisibility": "team"})
     assert team_row(wanted, new_ids=("t", "a"), adopt=False).policies == {
         "namespace": "ns",
+        "generationMode": "per-event",
         "eventRetentionSeconds": 7_776_000,
         "defaultVisibility": "team",
     }
     with pytest.raises(ValueError, match="not positive"):
         team_row(team(policies={"retention": {"events": "0"}}), new_ids=("t", "a"), adopt=False)
+
+
+@pytest.mark.parametrize("mode", ["per-event", "debounce", "end-of-session"])
+@pytest.mark.parametrize("window", [None, 90])
+def test_the_generation_policy_is_passed_on_as_it_was_asked_for(mode: str, window: int | None) -> None:
+    asked = team(policies={"generation": {"mode": mode, "windowSeconds": window}})
+    policies = team_row(asked, new_ids=("t", "a"), adopt=False).policies
+    assert (policies["generationMode"], policies.get("windowSeconds")) == (mode, window)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +187,48 @@ def test_limits_that_nothing_enforces_are_named() -> None:
         hard={"requestsPerMinute": 1, "requestsPerMonth": 2, "apiKeys": 3, "memories": 4, "storage": "5Gi"},
         soft={"tokensPerMonth": 6},
     )
-    assert set(unimplemented_in_quota(asked)) == {"spec.hard.memories", "spec.hard.storage", "spec.soft.tokensPerMonth"}
+    assert set(unimplemented_in_quota(asked)) == {"spec.hard.memories", "spec.hard.storage"}
     assert unimplemented_in_quota(quota(hard={"apiKeys": 3})) == ()
+
+
+@pytest.mark.parametrize("part", ["hard", "soft"])
+@pytest.mark.parametrize("budget", [{"tokensPerMonth": "5M"}, {"costPerMonthUSD": 20}])
+def test_a_budget_alone_counts_as_enforced(part: str, budget: dict[str, Any]) -> None:
+    asked = quota(**{part: budget})
+    assert enforces_anything(asked)
+    assert unimplemented_in_quota(asked) == ()
+
+
+def test_a_limit_that_is_only_measured_does_not_count_as_enforced() -> None:
+    assert not enforces_anything(quota(hard={"memories": 4, "storage": "5Gi", "workers": 2}))
+
+
+STOPS = "Generation stops until the month ends (UTC) or the limit is raised; capture and search go on."
+WAITS = "Generation waits for 02:00 to 06:00 UTC or a higher limit; capture and search go on."
+
+
+@pytest.mark.parametrize(
+    ("over", "near", "is_enforced", "message"),
+    [
+        ((), (), True, ""),
+        (("apiKeys",), (), True, "Used up: apiKeys."),
+        (("tokensPerMonth",), ("tokensPerMonth",), True, f"Used up: tokensPerMonth. {STOPS}"),
+        (
+            ("tokensPerMonth",),
+            ("costPerMonthUSD",),
+            True,
+            f"Used up: tokensPerMonth. Over the soft limit: costPerMonthUSD. {STOPS}",
+        ),
+        (("apiKeys",), ("tokensPerMonth",), True, f"Used up: apiKeys. Over the soft limit: tokensPerMonth. {WAITS}"),
+        ((), ("tokensPerMonth",), True, f"Over the soft limit: tokensPerMonth. {WAITS}"),
+        (("costPerMonthUSD",), (), False, "Used up: costPerMonthUSD."),
+        ((), ("tokensPerMonth",), False, "Over the soft limit: tokensPerMonth."),
+    ],
+)
+def test_what_follows_from_a_used_up_limit_is_said(
+    over: tuple[str, ...], near: tuple[str, ...], is_enforced: bool, message: str
+) -> None:
+    assert use_message(over, near, is_enforced=is_enforced) == message
 
 
 def test_policies_that_nothing_acts_on_are_named() -> None:
@@ -179,12 +236,7 @@ def test_policies_that_nothing_acts_on_are_named() -> None:
         members=[{"actor": "human:ada", "role": "owner"}],
         policies={"generation": {"mode": "debounce", "windowSeconds": 5}, "retention": {"events": "90d"}},
     )
-    assert set(unimplemented_in_team(asked)) == {
-        "spec.members",
-        "spec.policies.generation.mode",
-        "spec.policies.generation.windowSeconds",
-        "spec.policies.retention.events",
-    }
+    assert set(unimplemented_in_team(asked)) == {"spec.members", "spec.policies.retention.events"}
 
 
 @pytest.mark.parametrize(
