@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from commonplace_runtime.domain.observations import clip, unique
+from commonplace_runtime.domain.payloads import ToolUse, strings_of
 
 _NOISE: Final = frozenset(
     {"ls", "ll", "dir", "tree", "pwd", "cd", "clear", "which", "whoami", "true", "sleep", "date", "wc", "find", "stat",
@@ -18,6 +19,10 @@ _QUIET_GIT: Final = frozenset(
 _CHANGES_STATE = re.compile(
     r"\b(?:commit|push|merge|rebase|tag|install|uninstall|upgrade|apply|delete|deploy|migrate|publish|release|restart|up|"
     r"down|create|drop|rollback|helm|kubectl|terraform|docker|alembic|psql)\b"
+)
+# `2>&1` and `> /dev/null` write nothing.
+_WRITES_FILES = re.compile(
+    r"(?<![0-9&=<-])>{1,2}(?!&|\s*/dev/null)|\s-(?:delete|exec)\b|\b(?:sed|perl)\s+-\w*i|\b(?:tee|mv|cp|rm|ln|patch)\s"
 )
 _PREFIX = re.compile(
     r"^(?:cd\s+\S+\s*(?:&&|;)\s*|(?:sudo|time|env|command)\s+|[A-Z_][A-Z0-9_]*=\S*\s+|timeout\s+\S+\s+)+"
@@ -54,16 +59,29 @@ MAX_LINES: Final = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the output of one command says."""
+    """What the output of one command says. `is_test`: it has the summary of a test run, which the verdict quotes."""
 
     failed: bool
     verdict: str
     errors: Sequence[str]
+    is_test: bool = False
 
 
 def bare_command(command: str) -> str:
     """The command without `cd … &&`, sudo and variable assignments; here-documents and line breaks folded."""
     return _PREFIX.sub("", " ".join(command.split()))
+
+
+def command_of(use: ToolUse) -> str:
+    """The command line that a tool was given; empty when it was given none."""
+    raw = use.input.get("command", use.input.get("cmd"))
+    return " ".join(strings_of(raw, 50)) if isinstance(raw, list) else raw if isinstance(raw, str) else ""
+
+
+def writes(command: str) -> bool:
+    """Whether a command may change files, the repository or something that runs. In doubt it does."""
+    bare = bare_command(command)
+    return bool(_CHANGES_STATE.search(bare) or _WRITES_FILES.search(bare))
 
 
 def is_noise(command: str, output: str, *, failed: bool) -> bool:
@@ -73,12 +91,12 @@ def is_noise(command: str, output: str, *, failed: bool) -> bool:
     if not words:
         return True
     program = words[0].rsplit("/", 1)[-1]
-    joined = bool(re.search(r"&&|\|\||;|\|", bare))
+    joined = bool(re.search(r"&&|\|\||;|\|", bare) or _WRITES_FILES.search(bare))
     if program in _NOISE and not failed and not joined:
         return True
     if program == "git" and len(words) > 1 and words[1] in _QUIET_GIT and not failed and not joined:
         return True
-    return not output.strip() and not failed and not _CHANGES_STATE.search(bare)
+    return not output.strip() and not failed and not writes(command)
 
 
 def outcome_of(output: str, *, failed: bool, exit_code: int | None) -> Outcome:
@@ -96,4 +114,4 @@ def outcome_of(output: str, *, failed: bool, exit_code: int | None) -> Outcome:
         verdict = f"failed with exit status {exit_code}" if exit_code else "failed"
     else:
         verdict = "succeeded" if exit_code == 0 else ""
-    return Outcome(failed=really, verdict=clip(verdict, 200), errors=errors)
+    return Outcome(failed=really, verdict=clip(verdict, 200), errors=errors, is_test=bool(summary))

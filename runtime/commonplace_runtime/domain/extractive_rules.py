@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from commonplace_runtime.domain import prose
-from commonplace_runtime.domain.commands import bare_command, is_noise, outcome_of
+from commonplace_runtime.domain.commands import bare_command, command_of, is_noise, outcome_of
+from commonplace_runtime.domain.condense import ROUTINE_TOOLS
 from commonplace_runtime.domain.observations import (
     BODY_CHARACTERS,
     Observation,
@@ -24,11 +25,6 @@ from commonplace_runtime.domain.payloads import ToolUse, as_mapping, first_text,
 
 Made = Observation | None
 
-NOISY_TOOLS: Final = frozenset(
-    {"listmcpresourcestool", "readmcpresourcetool", "slashcommand", "skill", "todowrite", "todoread", "askuserquestion",
-     "ls", "glob", "list_dir", "list_directory", "exitplanmode", "enterplanmode", "bashoutput", "killshell",
-     "taskoutput", "toolsearch", "update_plan", "file_search"}
-)  # fmt: skip
 _DEFINITION = re.compile(
     r"^[ \t]*((?:(?:export|default|public|private|async|static|pub)[ \t]+)*"
     r"(?:class|def|function|func|fn|interface|struct|enum|type|trait|impl|module|"
@@ -200,8 +196,7 @@ def _read(use: ToolUse, number: int) -> Made:
 
 
 def _command(use: ToolUse, number: int) -> Made:
-    raw = use.input.get("command", use.input.get("cmd"))
-    command = " ".join(strings_of(raw, 50)) if isinstance(raw, list) else raw if isinstance(raw, str) else ""
+    command = command_of(use)
     output, failed = use.output.strip(), use.failed()
     if is_noise(command, output, failed=failed):
         return None
@@ -320,7 +315,7 @@ def observe(event: SourceEvent, number: int) -> Made:
     use = tool_use(event.payload)
     if use is not None:
         name = use.name.lower()
-        if name in NOISY_TOOLS:
+        if name in ROUTINE_TOOLS:
             return None
         made = _TOOLS.get(name, _answer)(use, number)
     else:

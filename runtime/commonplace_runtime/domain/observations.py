@@ -1,7 +1,7 @@
 """What a generator reads and what it makes: events of one session in, observations that cite them out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -125,6 +125,22 @@ def metadata_of(observation: Observation, generated: Generated) -> dict[str, obj
     }
 
 
+def summary_content(summary: SessionSummary) -> str:
+    """The row's text, as claude-mem lays it out: `Request: …` and so on, what is known only, blank lines between."""
+    labelled = ((name.capitalize().replace("_", " "), text.strip()) for name, text in asdict(summary).items())
+    return "\n\n".join(f"{label}: {text}" for label, text in labelled if text)
+
+
+def summary_metadata(summary: SessionSummary, generated: Generated) -> dict[str, object]:
+    """The row's metadata: claude-mem's six fields, null where nothing is known, and who made it."""
+    return {
+        **{name: text.strip() or None for name, text in asdict(summary).items()},
+        "provider": generated.provider,
+        "model": generated.model,
+        "generator": generated.provider,
+    }
+
+
 def unique(values: Sequence[str], limit: int) -> tuple[str, ...]:
     """The first `limit` different values that are not blank, in order."""
     return tuple(dict.fromkeys(value.strip() for value in values if value.strip()))[:limit]
@@ -143,5 +159,6 @@ def bounded(observation: Observation) -> Observation:
         files_read=unique([clip(path, PATH_CHARACTERS) for path in observation.files_read], MAX_FILES),
         files_modified=unique([clip(path, PATH_CHARACTERS) for path in observation.files_modified], MAX_FILES),
         keywords=unique([clip(word, 60) for word in observation.keywords], MAX_KEYWORDS),
+        replaces=tuple(observation.replaces),
         extra=observation.extra,
     )

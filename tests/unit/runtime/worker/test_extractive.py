@@ -326,7 +326,6 @@ def test_each_shape_becomes_a_titled_memory(
         pytest.param(tool("ListMcpResourcesTool", {}, [{"text": "many words are here to see"}]), id="mcp-list"),
         pytest.param(tool("SlashCommand", {"command": "/clear"}, "done and done and done"), id="slash"),
         pytest.param(tool("Skill", {"skill": "pdf"}, "launched the skill for you now"), id="skill"),
-        pytest.param(tool("AskUserQuestion", {"questions": []}, "which one do you want now"), id="question"),
         pytest.param(tool("Bash", {"command": "ls -la"}, {"stdout": "total 4\nREADME.md"}), id="listing"),
         pytest.param(tool("Bash", {"command": "git status"}, {"stdout": "nothing to commit"}), id="git-status"),
         pytest.param(tool("Bash", {"command": "mkdir -p a/b"}, {"stdout": "", "stderr": ""}), id="silent"),

@@ -1,0 +1,281 @@
+"""
+Which events of a session are worth a model's call: noise goes, what repeats stands once.
+
+Careful on one side only: an event is left out when its kind says that nobody will ask for it again, or when the same
+was told before. Words of people and agents, changes of files and state, and failures are never left out.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from commonplace_runtime.domain.commands import Outcome, command_of, is_noise, outcome_of, writes
+from commonplace_runtime.domain.observations import SourceEvent
+from commonplace_runtime.domain.payloads import ToolUse, as_mapping, text_of, tool_use
+
+ROUTINE_TOOLS: Final = frozenset(
+    {"listmcpresourcestool", "slashcommand", "skill", "todowrite", "todoread", "update_plan", "taskcreate",
+     "taskupdate", "tasklist", "taskget", "ls", "list_dir", "list_directory", "glob", "file_search", "toolsearch",
+     "enterplanmode", "killshell", "killbash"}
+)  # fmt: skip
+"""
+Tools that list, look up or keep the agent's own books: their answer is in the repository or gone in a minute.
+
+claude-mem's skip list, but for AskUserQuestion: its answer is what a person decided.
+"""
+READ_TOOLS: Final = frozenset({"read", "read_file", "notebookread", "view"})
+WRITE_TOOLS: Final = frozenset(
+    {"edit", "multiedit", "notebookedit", "str_replace", "search_replace", "edit_file", "str_replace_based_edit_tool",
+     "write", "write_file", "create_file", "apply_patch"}
+)  # fmt: skip
+COMMAND_TOOLS: Final = frozenset(
+    {"bash", "shell", "local_shell", "exec_command", "run_terminal_cmd", "run_shell_command", "powershell"}
+)
+SEARCH_TOOLS: Final = frozenset({"grep", "search", "grep_search", "codebase_search", "search_file_content"})
+_LATER_OUTPUT: Final = frozenset({"bashoutput", "taskoutput"})
+_WEB_TOOLS: Final = frozenset({"webfetch", "websearch", "web_fetch", "web_search"})
+_QUESTION_TOOLS: Final = frozenset({"askuserquestion"})
+
+_ENVELOPE: Final = frozenset(
+    {"cwd", "platformSource", "platform_source", "agentId", "agentType", "agent_id", "agent_type", "sessionId",
+     "session_id", "transcript_path", "hook_event_name", "permission_mode", "tool_use_id", "toolUseId", "timestamp"}
+)  # fmt: skip
+"""Fields that hooks put around what happened; alone they tell nothing."""
+_READING_VERB = re.compile(
+    r"(?:^|__|[._])(?:list|search|find|get|read|fetch|query|status|lookup)(?:_|$)", re.IGNORECASE
+)
+_SAYS_NOTHING = re.compile(
+    r"\W*(?:ok(?:ay)?|done|true|false|yes|none|null|success(?:ful(?:ly)?)?|no (?:matches|files|results)(?: found)?"
+    r"|no output|\(no (?:content|output)\)|(?:tool|command) ran without output(?: or errors?)?)?\W*",
+    re.IGNORECASE,
+)
+_DURATION = re.compile(r"\b(?:in )?[\d.]+ ?(?:s|ms|m|seconds?)\b")
+_DIGEST_CHARACTERS: Final = 16
+_SEEN: Final = "seen before"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """An event to be sent, and the places (from 0, ascending) of the events that it stands for, its own included."""
+
+    event: SourceEvent
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condensed:
+    """
+    What is left of a claim's events.
+
+    kept: in order. dropped: the reason by place. Every place is either dropped or stood for by exactly one kept event.
+    remembered: by place, the digest under which its content is known.
+    """
+
+    kept: Sequence[Kept]
+    dropped: Mapping[int, str]
+    remembered: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests of what was told here, to be handed to the session's next `condense` as `seen`; newest last."""
+        places = {*self.dropped, *(place for kept in self.kept for place in kept.places)}
+        newest = {digest: place for place, digest in sorted(self.remembered.items()) if place in places}
+        return tuple(sorted(newest, key=newest.__getitem__))
+
+    def first(self, count: int) -> "Condensed":
+        """The same with the first `count` of the kept events: what one call takes. The others are told later."""
+        return replace(self, kept=self.kept[:count])
+
+
+def condense(events: Sequence[SourceEvent], seen: Collection[str]) -> Condensed:
+    """
+    Tell apart what a model should read. `events`: one session's, in order. `seen`: digests of its earlier batches.
+
+    Never raises; an event that is not understood is kept.
+    """
+    known = frozenset(seen)
+    dropped: dict[int, str] = {}
+    remembered: dict[int, str] = {}
+    left: list[_Told] = []
+    for place, event in enumerate(events):
+        told = _told(place, event)
+        reason = _reason(told, known)
+        if reason is None:
+            left.append(told)
+        else:
+            dropped[place] = reason
+        if reason in (None, _SEEN) and told.digest and not (told.in_order or told.failed):
+            remembered[place] = told.digest
+    return Condensed(kept=_folded(left), dropped=dropped, remembered=remembered)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """
+    One event as it is looked at. in_order: words and changes, which mean something else where they stand elsewhere.
+    outcome: of a command.
+    """
+
+    place: int
+    event: SourceEvent
+    use: ToolUse | None
+    tool: str
+    outcome: Outcome | None
+    failed: bool
+    in_order: bool
+    digest: str
+
+
+def _told(place: int, event: SourceEvent) -> _Told:
+    use = tool_use(event.payload)
+    tool = use.name.lower() if use else ""
+    outcome = None
+    if use is not None and tool in COMMAND_TOOLS | _LATER_OUTPUT:
+        outcome = outcome_of(use.output, failed=use.failed(), exit_code=None)
+    return _Told(
+        place=place,
+        event=event,
+        use=use,
+        tool=tool,
+        outcome=outcome,
+        failed=outcome.failed if outcome else use is not None and use.failed(),
+        in_order=use is None or tool in WRITE_TOOLS or writes(command_of(use)),
+        digest=_digest(event, use),
+    )
+
+
+def _digest(event: SourceEvent, use: ToolUse | None) -> str:
+    """Short digest of what happened, without what differs between two tellings of the same; empty: not comparable."""
+    said: object
+    if use is None:
+        said = [event.event_type, event.payload]
+    elif use.name.lower() in READ_TOOLS:
+        said = ["read", use.path(), use.response]
+    elif command := command_of(use):
+        said = [use.name, command, use.cwd, use.response]
+    else:
+        said = [use.name, dict(use.input), use.response]
+    try:
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    except (ValueError, TypeError, RecursionError):
+        return ""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _reason(told: _Told, seen: frozenset[str]) -> str | None:
+    """Why an event is not sent, or None."""
+    use = told.use
+    if use is None:
+        return None if _has_content(told.event.payload) else "nothing left"
+    if told.failed:
+        return None
+    for why, holds in _RULES:
+        if holds(told, use):
+            return why
+    return _SEEN if told.digest in seen and not told.in_order else None
+
+
+def _is_routine_tool(told: _Told, use: ToolUse) -> bool:
+    return told.tool in ROUTINE_TOOLS
+
+
+def _is_routine_command(told: _Told, use: ToolUse) -> bool:
+    return told.tool in COMMAND_TOOLS and is_noise(command_of(use), use.output, failed=told.failed)
+
+
+def _is_listing(told: _Told, use: ToolUse) -> bool:
+    """A search that named files and showed nothing of them."""
+    answer = as_mapping(use.response)
+    return told.tool in SEARCH_TOOLS and "filenames" in answer and not str(answer.get("content") or "").strip()
+
+
+def _is_poll(told: _Told, use: ToolUse) -> bool:
+    """A look at a command that runs on; the verdict that it ends with is kept."""
+    return told.tool in _LATER_OUTPUT and not (told.outcome and told.outcome.verdict)
+
+
+def _is_unanswered(told: _Told, use: ToolUse) -> bool:
+    answer = as_mapping(use.response)
+    return told.tool in _QUESTION_TOOLS and not (answer.get("answers") or "answer" in text_of(use.response).lower())
+
+
+def _is_empty(told: _Told, use: ToolUse) -> bool:
+    """A tool that only reads, and found nothing."""
+    if told.tool in READ_TOOLS and isinstance(file := as_mapping(use.response).get("file"), Mapping):
+        return not _has_content({key: item for key, item in file.items() if key in ("content", "base64", "cells")})
+    if told.in_order or not (told.tool in READ_TOOLS | SEARCH_TOOLS | _WEB_TOOLS or _READING_VERB.search(use.name)):
+        return False
+    text = use.output
+    return not _has_content(use.response) or bool(text and len(text) < 80 and _SAYS_NOTHING.fullmatch(text))
+
+
+def _has_content(value: object) -> bool:
+    """Whether a value says anything: a text that is not blank, a number, a yes or no."""
+    waiting: list[object] = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            waiting += [inner for key, inner in item.items() if key not in _ENVELOPE]
+        elif isinstance(item, list):
+            waiting += item
+        elif item is not None and not (isinstance(item, str) and not item.strip()):
+            return True
+    return False
+
+
+def _is_silent(told: _Told, use: ToolUse) -> bool:
+    """Neither asked nor answered anything: what is left of a tool use that was private throughout."""
+    return not _has_content(dict(use.input)) and not _has_content(use.response)
+
+
+_RULES: Final[Sequence[tuple[str, Callable[[_Told, ToolUse], bool]]]] = (
+    ("a tool that lists or keeps books", _is_routine_tool),
+    ("a routine command", _is_routine_command),
+    ("a list of files", _is_listing),
+    ("a look at something still running", _is_poll),
+    ("a question without its answer", _is_unanswered),
+    ("an empty result", _is_empty),
+    ("nothing left", _is_silent),
+)
+
+
+def _folded(told: Sequence[_Told]) -> Sequence[Kept]:
+    """One event for each group of those that say the same."""
+    groups: dict[object, list[_Told]] = {}
+    before: _Told | None = None
+    before_key: object = None
+    for one in told:
+        key: object
+        if one.in_order:
+            # The same words or change later on mean something else: only neighbours are one.
+            twin = before is not None and bool(one.digest) and before.digest == one.digest
+            key = before_key if twin else ("at", one.place)
+        else:
+            key = _fold_key(one)
+        groups.setdefault(key, []).append(one)
+        before, before_key = one, key
+    shown = [(_spokesman(group), group) for group in groups.values()]
+    return [
+        Kept(event=one.event, places=tuple(each.place for each in group))
+        for one, group in sorted(shown, key=lambda item: item[0].place)
+    ]
+
+
+def _fold_key(one: _Told) -> tuple[object, ...]:
+    """Runs of a command that ended alike say the same; all else does only where it is the same."""
+    if one.use is not None and one.outcome and one.tool in COMMAND_TOOLS:
+        run = (one.use.cwd, " ".join(command_of(one.use).split()))
+        if one.failed and one.outcome.errors:
+            return (*run, *(_DURATION.sub("", text) for text in (one.outcome.verdict, *one.outcome.errors)))
+        if one.outcome.is_test and not one.failed:
+            return run
+    return ("same", one.digest) if one.digest else ("at", one.place)
+
+
+def _spokesman(group: Sequence[_Told]) -> _Told:
+    """Of runs that failed alike the first; of tests that passed the last, whose count holds now."""
+    tested = group[0].outcome is not None and group[0].outcome.is_test
+    return group[-1] if tested and not group[0].failed else group[0]

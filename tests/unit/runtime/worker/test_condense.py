@@ -1,0 +1,211 @@
+"""What is worth a call: noise goes, repetition stands once, and what somebody may ask for stays."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commonplace_runtime.domain.condense import Condensed, condense
+from commonplace_runtime.domain.observations import SourceEvent
+
+
+def event(payload: object, event_type: str = "tool_use") -> SourceEvent:
+    return SourceEvent(
+        event_type=event_type,
+        source_adapter="hook",
+        platform_source="claude",
+        occurred_at=datetime(2026, 11, 21, 8, tzinfo=UTC),
+        payload=payload,
+    )
+
+
+def tool(name: str, given_input: Mapping[str, Any], response: object) -> SourceEvent:
+    return event({"tool_name": name, "tool_input": given_input, "tool_response": response, "cwd": "/shop"})
+
+
+def ran(command: str, output: str, code: int = 0) -> SourceEvent:
+    return tool("Bash", {"command": command}, {"stdout": output, "stderr": "", "exitCode": code})
+
+
+def read(path: str, content: str) -> SourceEvent:
+    return tool("Read", {"file_path": path}, {"type": "text", "file": {"filePath": path, "content": content}})
+
+
+def edit(path: str, old: str, new: str) -> SourceEvent:
+    return tool("Edit", {"file_path": path, "old_string": old, "new_string": new}, {"filePath": path})
+
+
+def prompt(text: str) -> SourceEvent:
+    return event({"prompt": text, "cwd": "/shop", "platformSource": "claude"}, "user_prompt")
+
+
+FAILED = "FAILED tests/test_cart.py::test_total - AssertionError: 3 != 4\n1 failed, 11 passed in 2.31s"
+PASSED = "12 passed in 2.02s"
+
+
+def shown(condensed: Condensed) -> Sequence[tuple[int, ...]]:
+    return [kept.places for kept in condensed.kept]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (tool("TodoWrite", {"todos": [{"content": "a"}]}, {"newTodos": []}), "books"),
+        (tool("Skill", {"command": "pdf"}, {"success": True}), "books"),
+        (tool("SlashCommand", {"command": "/clear"}, "done"), "books"),
+        (tool("ListMcpResourcesTool", {}, [{"text": "docs"}]), "books"),
+        (tool("Glob", {"pattern": "*.py"}, {"filenames": ["a.py"]}), "books"),
+        (tool("LS", {"path": "/shop"}, "- a.py"), "books"),
+        (tool("Grep", {"pattern": "x"}, {"mode": "files_with_matches", "filenames": ["a.py"]}), "list of files"),
+        (tool("Grep", {"pattern": "x"}, "No matches found"), "empty"),
+        (tool("WebSearch", {"query": "x"}, ""), "empty"),
+        (tool("mcp__linear__list_issues", {"team": "shop"}, []), "empty"),
+        (read("/shop/empty.py", ""), "empty"),
+        (ran("ls -la", "total 4"), "routine"),
+        (ran("cd /shop && git status", "clean"), "routine"),
+        (ran("pwd", "/shop"), "routine"),
+        (ran("python check.py", ""), "routine"),
+        (tool("BashOutput", {"bash_id": "1"}, {"stdout": "compiling …", "exitCode": None}), "running"),
+        (tool("AskUserQuestion", {"questions": [{"question": "Which?"}]}, {"answers": {}}), "answer"),
+        (event({"prompt": "", "cwd": "/shop", "platformSource": "claude"}, "user_prompt"), "nothing left"),
+        (event({}), "nothing left"),
+        (event("  "), "nothing left"),
+        (event({"tool_name": "Note", "tool_input": {"text": ""}, "tool_response": None}), "nothing left"),
+    ],
+)
+def test_what_nobody_will_ask_for_is_not_sent(source: SourceEvent, reason: str) -> None:
+    condensed = condense([source], ())
+
+    assert condensed.kept == []
+    assert reason in condensed.dropped[0]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        prompt("yes"),
+        event({"last_assistant_message": "Done."}, "assistant_message"),
+        event({"service": "billing", "healthy": False}, "probe"),
+        event({"a": {"b": {"c": "deep words"}}}, "custom"),
+        event("ok", "note"),
+        event([3], "reading"),
+        edit("/shop/a.py", "1", "2"),
+        tool("Write", {"file_path": "/shop/a.py", "content": "x"}, None),
+        tool("mcp__slack__post_message", {"text": "shipped"}, None),
+        tool("mcp__db__query", {"sql": "select 1"}, "1"),
+        ran("git status", "fatal: not a git repository", 128),
+        ran("git commit -qm 'raise the limit'", ""),
+        ran("echo FLAG=1 >> .env", ""),
+        ran("sed -i s/7/12/ retry.py", ""),
+        ran("cat .python-version", "3.12"),
+        ran("pytest -q", PASSED),
+        tool("Grep", {"pattern": "x"}, {"filenames": ["a.py"], "content": "a.py:1:x = 5433"}),
+        tool("Glob", {"pattern": "*"}, {"is_error": True, "content": "permission denied"}),
+        tool("BashOutput", {"bash_id": "1"}, {"stdout": FAILED}),
+        tool("BashOutput", {"bash_id": "1"}, {"stdout": PASSED}),
+        tool("AskUserQuestion", {"questions": []}, {"answers": {"Which store?": "Valkey"}}),
+        tool("ExitPlanMode", {"plan": "1. Move sessions to Postgres"}, {}),
+        tool("WebFetch", {"url": "https://valkey.io"}, {"result": "noeviction is the default"}),
+    ],
+)
+def test_what_somebody_may_ask_for_is_sent(source: SourceEvent) -> None:
+    # Also where the session told the same before, unless it only looked.
+    assert shown(condense([source], ())) == [(0,)]
+
+
+def test_an_unchanged_file_is_sent_once() -> None:
+    condensed = condense([read("/shop/a.py", "x = 1"), prompt("go on"), read("/shop/a.py", "x = 1")], ())
+    later = condense([read("/shop/a.py", "x = 1"), read("/shop/a.py", "x = 2")], condensed.digests)
+
+    assert shown(condensed) == [(0, 2), (1,)]
+    assert (shown(later), later.dropped) == ([(1,)], {0: "seen before"})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        prompt("yes"),
+        edit("/shop/a.py", "1", "2"),
+        ran("pytest -q", FAILED, 1),
+        ran("helm upgrade shop chart", "upgraded"),
+        event({"amount": 3}, "order"),
+    ],
+)
+def test_words_changes_and_failures_are_told_again(source: SourceEvent) -> None:
+    condensed = condense([source], ())
+    assert shown(condense([source], condensed.digests)) == [(0,)]
+
+
+def test_words_and_changes_fold_into_their_neighbour_only() -> None:
+    forth, back = edit("/shop/a.py", "1", "2"), edit("/shop/a.py", "2", "1")
+    condensed = condense([forth, forth, back, forth, prompt("yes"), prompt("yes"), back, prompt("yes")], ())
+
+    assert shown(condensed) == [(0, 1), (2,), (3,), (4, 5), (6,), (7,)]
+
+
+def test_test_runs_stand_for_each_other_by_how_they_ended() -> None:
+    again = FAILED.replace("2.31s", "9.80s")
+    events = [
+        ran("pytest -q", FAILED, 1),
+        ran("pytest -q", again, 1),
+        ran("pytest -q", FAILED.replace("3 != 4", "5 != 4"), 1),
+        ran("pytest -q", PASSED),
+        ran("pytest -q tests/test_cart.py", PASSED),
+        ran("pytest -q", "13 passed in 2.10s"),
+    ]
+    condensed = condense(events, ())
+
+    assert shown(condensed) == [(0, 1), (2,), (4,), (3, 5)]
+    assert [kept.event for kept in condensed.kept] == [events[0], events[2], events[4], events[5]]
+
+
+def test_what_a_call_left_over_is_not_remembered() -> None:
+    condensed = condense([read("/shop/a.py", "x"), read("/shop/b.py", "y"), tool("LS", {}, "a")], ())
+    taken = condensed.first(1)
+
+    assert (shown(taken), set(taken.dropped)) == ([(0,)], {2})
+    assert shown(condense([read("/shop/b.py", "y")], taken.digests)) == [(0,)]
+    assert shown(condense([read("/shop/b.py", "y")], condensed.digests)) == []
+
+
+def test_what_is_seen_again_is_remembered_as_newest() -> None:
+    first = condense([read("/shop/a.py", "x"), read("/shop/b.py", "y")], ()).digests
+    assert condense([read("/shop/a.py", "x")], first).digests == first[:1]
+
+
+@given(
+    st.lists(
+        st.builds(
+            tool,
+            st.sampled_from(["Read", "Bash", "Edit", "Grep", "LS", "mcp__x__get", "BashOutput", ""]),
+            st.dictionaries(st.sampled_from(["file_path", "command", "old_string"]), st.sampled_from(["a", "ls", ""])),
+            st.recursive(
+                st.sampled_from([None, "", "x", FAILED, PASSED, 3]),
+                lambda inner: (
+                    st.lists(inner, max_size=3)
+                    | st.dictionaries(st.sampled_from(["stdout", "file", "content"]), inner, max_size=3)
+                ),
+                max_leaves=5,
+            ),
+        )
+        | st.builds(event, st.sampled_from(["", "yes", {}, {"prompt": "yes"}, None])),
+        max_size=12,
+    )
+)
+def test_every_place_is_either_dropped_or_stood_for_once(events: Sequence[SourceEvent]) -> None:
+    condensed = condense(events, ())
+
+    places = [place for kept in condensed.kept for place in kept.places]
+    assert sorted([*places, *condensed.dropped]) == list(range(len(events)))
+    assert all(events.index(kept.event) <= max(kept.places) for kept in condensed.kept)
+    assert all(list(kept.places) == sorted(kept.places) for kept in condensed.kept)
+
+
+def test_depth_and_foreign_values_are_kept() -> None:
+    deep: object = "x"
+    for _ in range(3000):
+        deep = [deep]
+    assert shown(condense([tool("Task", {"prompt": "p"}, deep), event(deep)], ())) == [(0,), (1,)]
