@@ -1,8 +1,9 @@
 """Claude through the Anthropic SDK: one request, structured output, no retries of its own (the job's row waits)."""
 
 import asyncio
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import anthropic
@@ -11,7 +12,7 @@ from anthropic.types import JSONOutputFormatParam, Message, OutputConfigParam, T
 from commonplace_runtime.domain import extraction
 from commonplace_runtime.domain.observations import Generated, SourceEvent
 from commonplace_runtime.domain.retry import Failure, FailureKind
-from commonplace_runtime.llm.ports import Batch, GenerationFailed
+from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed
 
 DEFAULT_MODEL: Final = "claude-haiku-5-5"
 MAX_TOKENS: Final = 4096
@@ -60,6 +61,7 @@ class AnthropicGenerator:
     ) -> None:
         self._model = model or DEFAULT_MODEL
         self._redact = redact
+        self.credentials = (f"anthropic:{hashlib.sha256((base_url + api_key).encode()).hexdigest()[:12]}",)
         self._client = anthropic.AsyncAnthropic(
             api_key=api_key, base_url=base_url or None, timeout=timeout_seconds, max_retries=0
         )
@@ -68,11 +70,17 @@ class AnthropicGenerator:
         """As many as make a prompt of about 12,000 tokens."""
         return extraction.batch_size(events)
 
+    def estimate(self, batch: Batch) -> Estimate:
+        """At three characters a token, and an answer as long as allowed."""
+        events = sum(len(extraction.render_event(1, event, str)) for event in batch.events)
+        tokens = math.ceil((len(extraction.SYSTEM_PROMPT) + events) / 3)
+        return Estimate(provider=self.provider, model=self._model, input_tokens=tokens, output_tokens=MAX_TOKENS)
+
     async def aclose(self) -> None:
         """Close the connections to the provider."""
         await self._client.close()
 
-    async def generate(self, batch: Batch) -> Generated:
+    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
         """One request. Raises GenerationFailed."""
         # In a thread: cleaning megabytes takes its time, and the leases of other sessions need the event loop.
         prompt = await asyncio.to_thread(extraction.render_prompt, batch.project_name, batch.events, self._redact)
@@ -140,7 +148,9 @@ class AnthropicGenerator:
         return self._failure(kind, reason, retry_after_seconds=wait, request_id=error.request_id)
 
     def _failure(self, kind: FailureKind, reason: str, **more: Any) -> Failure:
-        return Failure(kind=kind, reason=reason, provider=self.provider, model=self._model, **more)
+        return Failure(
+            kind=kind, reason=reason, provider=self.provider, model=self._model, credential=self.credentials[0], **more
+        )
 
 
 def _retry_after(header: str | None) -> float | None:

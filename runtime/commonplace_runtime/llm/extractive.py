@@ -1,12 +1,12 @@
 """The generator of last and first resort: rules, no model, no key, no cost. Its rows say so."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from commonplace_runtime.domain.extractive_rules import observe
 from commonplace_runtime.domain.observations import Generated, Observation, SourceEvent
-from commonplace_runtime.llm.ports import Batch
+from commonplace_runtime.llm.ports import Batch, Estimate
 
 BATCH_EVENTS: Final = 30
 
@@ -15,12 +15,18 @@ class ExtractiveGenerator:
     """At most one observation an event, each citing that event."""
 
     provider: Final = "extractive"
+    credentials: Final = ("extractive",)
+    """Never paused: nobody is called."""
 
     def batch_size(self, events: Sequence[SourceEvent]) -> int:
         """Bounded, so that results are written soon."""
         return max(min(len(events), BATCH_EVENTS), 1)
 
-    async def generate(self, batch: Batch) -> Generated:
+    def estimate(self, batch: Batch) -> Estimate | None:
+        """Rules cost nothing."""
+        return None
+
+    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
         """Never fails: an event that no rule understands gives nothing."""
         # In a thread: an agent's megabyte takes its time, and the leases of other sessions need the event loop.
         observations = await asyncio.to_thread(_observe, batch.events)
