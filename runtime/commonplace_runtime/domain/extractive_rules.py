@@ -6,13 +6,13 @@ observation's metadata. What nobody will ask for again (listings, todo tools, em
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from commonplace_runtime.domain import prose
 from commonplace_runtime.domain.commands import bare_command, command_of, is_noise, outcome_of
 from commonplace_runtime.domain.condense import ROUTINE_TOOLS
+from commonplace_runtime.domain.diffs import diff_of
 from commonplace_runtime.domain.observations import (
     BODY_CHARACTERS,
     Observation,
@@ -34,10 +34,6 @@ _DEFINITION = re.compile(
 )
 _LINE_NUMBER = re.compile(r"^[ \t]*\d+[→\t]", re.MULTILINE)
 _MIN_PROSE_WORDS: Final = 4
-MAX_EDITS: Final = 20
-"""Edits of one event that are looked at; a memory shows fewer."""
-MAX_DIFF_LINES: Final = 400
-"""Lines that all edits of one event may have together, on either side."""
 _KIND_OF_CUE: Final[Mapping[str, str]] = {
     "decision": "decision", "convention": "convention", "todo": "todo", "bugfix": "bugfix", "note": "discovery",
     "fact": "discovery",
@@ -52,80 +48,21 @@ def _definitions(text: str, limit: int = 8) -> list[str]:
     return [clip(match.strip().rstrip("{: "), 120) for match in _DEFINITION.findall(text)[:limit]]
 
 
-def _changed_lines(before: list[str], after: list[str]) -> tuple[list[str], list[str]]:
-    """
-    The lines that went and those that came, in time linear in their number.
-
-    A real difference is quadratic where lines repeat, and would say little more in a memory's few lines.
-    """
-    start, end = 0, min(len(before), len(after))
-    while start < end and before[start] == after[start]:
-        start += 1
-    tail = 0
-    while tail < end - start and before[-1 - tail] == after[-1 - tail]:
-        tail += 1
-    before, after = before[start : len(before) - tail], after[start : len(after) - tail]
-    gone, come = _without(before, after), _without(after, before)
-    # The same lines in another order.
-    return (gone, come) if gone or come else (_shown(before), _shown(after))
-
-
-def _without(lines: Sequence[str], others: Sequence[str]) -> list[str]:
-    left = Counter(others)
-    kept: list[str] = []
-    for line in lines:
-        if left[line] > 0:
-            left[line] -= 1
-        else:
-            kept.append(line)
-    return _shown(kept)
-
-
-def _shown(lines: Sequence[str]) -> list[str]:
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _diff_text(gone: Sequence[str], come: Sequence[str], limit: int) -> str:
-    return head_and_tail("\n".join([*(f"- {line}" for line in gone), *(f"+ {line}" for line in come)]), limit)
-
-
-def _edits(use: ToolUse) -> Sequence[tuple[str, str]]:
-    listed = use.input.get("edits")
-    changes = [as_mapping(item) for item in listed[:MAX_EDITS]] if isinstance(listed, list) else [use.input]
-    pairs = [
-        (
-            first_text(one, "old_string", "old_str", "oldString"),
-            first_text(one, "new_string", "new_str", "newString", "new_source"),
-        )
-        for one in changes
-    ]
-    return [pair for pair in pairs if any(pair)]
-
-
 def _edit(use: ToolUse, number: int) -> Made:
-    path, pairs = use.path(), _edits(use)
-    if not path or not pairs or use.failed():
+    path = use.path()
+    diff = diff_of(use)
+    if not path or diff is None or use.failed():
         return None
-    gone: list[str] = []
-    come: list[str] = []
-    room = MAX_DIFF_LINES
-    for old, new in pairs:
-        before, after = old.splitlines()[:room], new.splitlines()[:room]
-        lost, won = _changed_lines(before, after)
-        gone, come = gone + lost, come + won
-        room -= max(len(before), len(after))
-    if not gone and not come:
-        return None
-    first = next(iter(come or gone))
-    verb = "Changed" if gone and come else "Added to" if come else "Removed from"
+    first = next(iter(diff.come or diff.gone))
+    verb = "Changed" if diff.gone and diff.come else "Added to" if diff.come else "Removed from"
     return Observation(
         kind="change",
         title=f"{verb} {_base_name(path)}: {first}",
-        narrative=f"{verb} {path}.\n{_diff_text(gone, come, BODY_CHARACTERS - 200)}",
+        narrative=f"{verb} {path}.\n{head_and_tail(diff.text, BODY_CHARACTERS - 200)}",
         evidence=(number,),
         concepts=("what-changed",),
         files_modified=(path,),
-        keywords=prose.keywords("\n".join([*come, *gone])),
+        keywords=prose.keywords("\n".join([*diff.come, *diff.gone])),
         extra={"rule": "edit"},
     )
 

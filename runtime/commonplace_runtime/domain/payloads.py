@@ -33,19 +33,23 @@ def as_mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _within_bounds(text: str) -> str:
+    # Both ends: a log says at its end how it went.
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT // 2]}\n…\n{text[-MAX_TEXT // 2 :]}"
+
+
 def text_of(value: object, depth: int = 0) -> str:
     """The readable text inside a value: strings, content blocks, the usual output fields; bounded."""
     if isinstance(value, str):
-        return value[:MAX_TEXT]
+        return _within_bounds(value)
     if isinstance(value, list) and depth < 4:
-        return "\n".join(part for item in value[:200] if (part := text_of(item, depth + 1)))[:MAX_TEXT]
+        return _within_bounds("\n".join(part for item in value[:200] if (part := text_of(item, depth + 1))))
     if isinstance(value, Mapping) and depth < 4:
         parts = [text_of(value[key], depth + 1) for key in _OUTPUT_KEYS if key in value]
         if any(parts):
-            return "\n".join(part for part in parts if part)[:MAX_TEXT]
-        return "\n".join(
-            f"{key}: {item}" for key, item in value.items() if isinstance(item, str | int | float) and item
-        )[:MAX_TEXT]
+            return _within_bounds("\n".join(part for part in parts if part))
+        scalars = (f"{key}: {item}" for key, item in value.items() if isinstance(item, str | int | float) and item)
+        return _within_bounds("\n".join(scalars))
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 

@@ -72,8 +72,7 @@ class AnthropicGenerator:
 
     def estimate(self, batch: Batch) -> Estimate:
         """At three characters a token, and an answer as long as allowed."""
-        events = sum(len(extraction.render_event(1, event, str)) for event in batch.events)
-        tokens = math.ceil((len(extraction.SYSTEM_PROMPT) + events) / 3)
+        tokens = extraction.estimate_tokens(batch)
         return Estimate(provider=self.provider, model=self._model, input_tokens=tokens, output_tokens=MAX_TOKENS)
 
     async def aclose(self) -> None:
@@ -83,7 +82,7 @@ class AnthropicGenerator:
     async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
         """One request. Raises GenerationFailed."""
         # In a thread: cleaning megabytes takes its time, and the leases of other sessions need the event loop.
-        prompt = await asyncio.to_thread(extraction.render_prompt, batch.project_name, batch.events, self._redact)
+        prompt = await asyncio.to_thread(extraction.render_prompt, batch, self._redact)
         try:
             message = await self._client.messages.create(
                 model=self._model,
@@ -107,9 +106,9 @@ class AnthropicGenerator:
             raise GenerationFailed(
                 self._failure("configuration", f"the SDK refused: {type(error).__name__}")
             ) from error
-        return self._generated(message, events=len(batch.events))
+        return self._generated(message, events=len(batch.events), recent=len(batch.recent))
 
-    def _generated(self, message: Message, *, events: int) -> Generated:
+    def _generated(self, message: Message, *, events: int, recent: int) -> Generated:
         # The SDK does not validate: a proxy's page arrives as text, a gateway's half message with holes.
         if not isinstance(message, Message) or not isinstance(message.content, list) or message.usage is None:
             raise GenerationFailed(self._failure("invalid_output", "the provider's answer is not a message"))
@@ -121,11 +120,16 @@ class AnthropicGenerator:
             raise GenerationFailed(self._failure(*stopped, **cost))
         text = "".join(block.text for block in message.content if isinstance(block, TextBlock))
         try:
-            observations, reason = extraction.parse_answer(text, events=events)
+            answer = extraction.parse_answer(text, events=events, recent=recent)
         except extraction.InvalidAnswer as error:
             raise GenerationFailed(self._failure("invalid_output", str(error), **cost)) from error
         return Generated(
-            observations=observations, provider=self.provider, model=message.model, skip_reason=reason, **cost
+            observations=answer.observations,
+            provider=self.provider,
+            model=message.model,
+            skip_reason=answer.skip_reason,
+            summary=answer.summary,
+            **cost,
         )
 
     def _refused(self, error: anthropic.APIStatusError) -> Failure:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonplace_runtime.domain.extractive_rules import MAX_DIFF_LINES, MAX_EDITS, observe
+from commonplace_runtime.domain.diffs import MAX_DIFF_LINES, MAX_EDITS
+from commonplace_runtime.domain.extractive_rules import observe
 from commonplace_runtime.domain.observations import (
     BODY_CHARACTERS,
     TITLE_CHARACTERS,
