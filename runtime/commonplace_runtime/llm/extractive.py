@@ -5,14 +5,15 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from commonplace_runtime.domain.extractive_rules import observe
-from commonplace_runtime.domain.observations import Generated, Observation, SourceEvent
+from commonplace_runtime.domain.extractive_summary import summarise
+from commonplace_runtime.domain.observations import Generated, SourceEvent
 from commonplace_runtime.llm.ports import Batch, Estimate
 
 BATCH_EVENTS: Final = 30
 
 
 class ExtractiveGenerator:
-    """At most one observation an event, each citing that event."""
+    """At most one observation an event, each citing that event, and the session's summary out of their titles."""
 
     provider: Final = "extractive"
     credentials: Final = ("extractive",)
@@ -29,13 +30,12 @@ class ExtractiveGenerator:
     async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
         """Never fails: an event that no rule understands gives nothing."""
         # In a thread: an agent's megabyte takes its time, and the leases of other sessions need the event loop.
-        observations = await asyncio.to_thread(_observe, batch.events)
-        return Generated(observations=observations, provider=self.provider)
+        return await asyncio.to_thread(self._generated, batch)
+
+    def _generated(self, batch: Batch) -> Generated:
+        made = [observe(event, number) for number, event in enumerate(batch.events, start=1)]
+        observations = [one for one in made if one is not None]
+        return Generated(observations=observations, provider=self.provider, summary=summarise(batch, observations))
 
     async def aclose(self) -> None:
         """There is nothing to let go of."""
-
-
-def _observe(events: Sequence[SourceEvent]) -> Sequence[Observation]:
-    made = [observe(event, number) for number, event in enumerate(events, start=1)]
-    return [one for one in made if one is not None]

@@ -13,13 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commonplace_runtime.domain.diffs import MAX_DIFF_LINES, MAX_EDITS
+from commonplace_runtime.domain.extraction import SUMMARY_CHARACTERS
 from commonplace_runtime.domain.extractive_rules import observe
 from commonplace_runtime.domain.observations import (
     BODY_CHARACTERS,
     TITLE_CHARACTERS,
+    Generated,
     Observation,
+    SessionSummary,
     SourceEvent,
     content_of,
+    summary_content,
+    summary_metadata,
 )
 from commonplace_runtime.llm.extractive import ExtractiveGenerator
 from commonplace_runtime.llm.ports import Batch
@@ -506,3 +511,79 @@ def test_json_that_nests_too_deep_is_text(payload: object) -> None:
 def test_a_text_that_is_its_own_title_stands_once() -> None:
     text = "The staging database listens on port 5433."
     assert content_of(made(said(text))) == text
+
+
+async def summary_of(*events: SourceEvent, **state: Any) -> SessionSummary | None:
+    batch = Batch(project_name="default", events=events, **state)
+    return (await ExtractiveGenerator().generate(batch)).summary
+
+
+SESSION = [
+    event({"prompt": "Please raise the retry limit to 12"}, "user_prompt"),
+    tool("Read", {"file_path": "/home/ada/shop/src/retry.py"}, READ),
+    tool("Edit", EDIT_INPUT, {}),
+    tool("Bash", {"command": "git commit -m 'Raise it'"}, {"stdout": "[main 3f2a1bc] Raise it", "exitCode": 0}),
+    said("The gateway allows 15 tries at most."),
+    event({"prompt": "yes please"}, "user_prompt"),
+    said("TODO: tell operations about the limit."),
+]
+
+
+async def test_a_session_is_summed_up_by_its_events() -> None:
+    summary = await summary_of(*SESSION)
+
+    assert summary == SessionSummary(
+        request="Please raise the retry limit to 12",
+        investigated="retry.py",
+        learned="The gateway allows 15 tries at most.",
+        completed="Changed retry.py: max_attempts = 12; `git commit -m 'Raise it'`: succeeded",
+        next_steps="TODO: tell operations about the limit.",
+    )
+    assert summary_content(summary).startswith(
+        "Request: Please raise the retry limit to 12\n\nInvestigated: retry.py\n\n"
+    )
+
+
+async def test_a_later_batch_adds_to_the_summary() -> None:
+    before = SessionSummary(request="Raise it", completed="Changed a.py: x", next_steps="deploy", notes="n")
+    summary = await summary_of(tool("Edit", EDIT_INPUT, {}), summary=before, request="Raise the limit")
+
+    assert summary == SessionSummary(
+        request="Raise the limit",
+        completed="Changed a.py: x; Changed retry.py: max_attempts = 12",
+        next_steps="deploy",
+        notes="n",
+    )
+
+
+async def test_a_batch_that_adds_nothing_leaves_the_summary_unless_the_session_ends() -> None:
+    before = SessionSummary(request="Raise it")
+
+    assert await summary_of(said("ok"), summary=before) is None
+    assert await summary_of(summary=before, closes_session=True) == before
+    assert await summary_of(closes_session=True) is None
+    assert await summary_of(closes_session=True, request="Raise it") == before
+
+
+async def test_a_summary_forgets_the_oldest_first_and_stays_short() -> None:
+    summary: SessionSummary | None = None
+    for number in range(60):
+        changed = {**EDIT_INPUT, "new_string": f"max_attempts = {number} {'#' * number * 9}"}
+        summary = await summary_of(tool("Edit", changed, {}), summary=summary) or summary
+
+    assert summary is not None
+    assert len(summary.completed) <= SUMMARY_CHARACTERS
+    assert "max_attempts = 59" in summary.completed
+    assert "max_attempts = 1 " not in summary.completed
+
+
+def test_a_summary_row_has_claude_mems_six_fields() -> None:
+    made_by = Generated(observations=(), provider="extractive", model=None)
+    metadata = summary_metadata(SessionSummary(request="r"), made_by)
+
+    assert {name: metadata[name] for name in ("request", "learned", "notes")} == {
+        "request": "r",
+        "learned": None,
+        "notes": None,
+    }
+    assert (metadata["provider"], metadata["model"]) == ("extractive", None)
