@@ -95,9 +95,11 @@ def digest_of(event: GivenEvent, payload: Json, principal: Principal) -> str:
     What makes two deliveries one event, inside a project: SHA-256, hexadecimal.
 
     The sender's own id where there is one. A tool use id counts within its session and event type only, for
-    some agents number their calls from one in each session. Else everything that the sender said.
+    some agents number their calls from one in each session. Else everything that the sender said. What two actors
+    send is never one event: each becomes a memory of its own actor.
     """
-    parts: list[Json] = [principal.team_id, event.source_type, *([event.platform] if event.platform else [])]
+    parts: list[Json] = [principal.team_id, principal.actor, event.source_type]
+    parts += [event.platform] if event.platform else []
     session = event.content_session_id or event.server_session_id
     if event.source_event_id is not None:
         parts += ["source", event.source_event_id]
@@ -149,13 +151,13 @@ def _row(
     return {
         "id": event_id,
         "jobId": job_id,
-        "project": _storable(event.project),
-        "serverSessionId": _storable(event.server_session_id),
-        "contentSessionId": _storable(event.content_session_id),
+        "project": storable(event.project),
+        "serverSessionId": storable(event.server_session_id),
+        "contentSessionId": storable(event.content_session_id),
         "platformGiven": event.platform_given,
-        "platformSource": _storable(event.platform),
+        "platformSource": storable(event.platform),
         "sourceAdapter": event.source_type,
-        "sourceEventId": _storable(event.source_event_id or _tool_use_id(payload.value)),
+        "sourceEventId": storable(event.source_event_id or _tool_use_id(payload.value)),
         "eventType": cast("str", event_type.value),
         "payload": payload.value,
         "metadata": metadata.value,
@@ -166,5 +168,6 @@ def _row(
     }
 
 
-def _storable(text: str | None) -> str | None:
+def storable(text: str | None) -> str | None:
+    """A name or id without secrets, private parts and what Postgres cannot hold."""
     return None if text is None else cast("str", redact(text).value)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from commonplace_runtime.domain.errors import NotFound, NotPermitted
 from commonplace_runtime.domain.events import CleanEvents, GivenEvent, clean_events
@@ -16,8 +17,8 @@ from commonplace_runtime.services.jobs import JobNotices
 from commonplace_runtime.store import events as event_store
 from commonplace_runtime.store.pool import Pool
 
-_CLEAN_ASIDE_BYTES = 100_000
-"""From this size on, cleaning is done in a thread: it would hold up everybody else's requests."""
+CLEAN_ASIDE_BYTES: Final = 100_000
+"""From this size of a body on, cleaning is done in a thread: it would hold up everybody else's requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,22 +38,30 @@ async def ingest_events(
     body_bytes: int,
     request_id: str,
     generate: bool,
+    is_awaited: bool,
     is_batch: bool,
 ) -> Ingested:
     """
-    Store all events or none; with `generate` each gets its job. The same event sent again is the same row and job.
+    Store all events or none; with `generate` each gets its job, whose end is announced where it is awaited. The same
+    event sent again is the same row and job.
 
     Raises NotPermitted for a project or session out of the key's reach, InvalidFields where a project must be
     named, Unavailable.
     """
     ids = [(str(uuid7()), str(uuid7())) for _ in events]
-    if body_bytes < _CLEAN_ASIDE_BYTES:
+    if body_bytes < CLEAN_ASIDE_BYTES:
         clean = clean_events(events, principal, ids)
     else:
         clean = await asyncio.to_thread(clean_events, events, principal, ids)
     try:
         items = await event_store.ingest(
-            pool, principal, request_id=request_id, generate=generate, is_batch=is_batch, events=clean.rows
+            pool,
+            principal,
+            request_id=request_id,
+            generate=generate,
+            is_awaited=is_awaited,
+            is_batch=is_batch,
+            events=clean.rows,
         )
     except ProjectMissing as error:
         path = (error.position, "projectId") if is_batch else ("projectId",)

@@ -18,11 +18,13 @@ async def ingest(
     *,
     request_id: str,
     generate: bool,
+    is_awaited: bool,
     is_batch: bool,
     events: Sequence[NewEventRow],
 ) -> list[IngestedRow]:
     """
     Store all of `events` or none, in one transaction with jobs, group marks and audit; answers in their order.
+    `is_awaited`: the jobs' ends are to be notified.
 
     Raises NotPermitted for a project or session out of the key's reach, InvalidInput where no project was named
     and none can be assumed.
@@ -38,6 +40,7 @@ async def ingest(
         generate,
         is_batch,
         list(events),
+        is_awaited,
     )
     return cast("list[IngestedRow]", answer)
 

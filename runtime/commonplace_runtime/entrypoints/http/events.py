@@ -69,6 +69,7 @@ async def _ingest(
         body_bytes=body_bytes,
         request_id=request_id_of(request),
         generate=generate,
+        is_awaited=wait,
         is_batch=is_batch,
     )
     if not wait:

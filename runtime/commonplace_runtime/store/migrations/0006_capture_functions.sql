@@ -3,8 +3,10 @@
 
 -- What makes two starts one session, inside a project: a digest, because names have any length. No route wrote a session
 -- before this version, so none needs one made up.
-ALTER TABLE commonplace.sessions ADD COLUMN identity text, DROP COLUMN generation_status;
+ALTER TABLE commonplace.sessions ADD COLUMN identity text;
 COMMENT ON COLUMN commonplace.sessions.identity IS 'SHA-256 of what the client named it by; NULL: every start is another session.';
+-- Not dropped: with a dropped column Postgres 18.4 misreads long values in `RETURNING * INTO` a row ("invalid memory alloc request").
+COMMENT ON COLUMN commonplace.sessions.generation_status IS 'Not kept: generation_status() reads it from the session''s groups.';
 CREATE UNIQUE INDEX sessions_identity ON commonplace.sessions (team_id, project_id, identity);
 DROP INDEX commonplace.sessions_external;
 CREATE INDEX events_of_session ON commonplace.events (team_id, session_id, number) WHERE session_id IS NOT NULL;
@@ -70,12 +72,13 @@ $$;
 -- Store events with their jobs, group marks and audit row: all of them or none.
 -- p_events: [{"id", "jobId", "project"|null, "serverSessionId"|null, "contentSessionId"|null, "platformGiven", "platformSource"|null,
 --   "sourceAdapter", "sourceEventId"|null, "eventType", "payload", "metadata", "occurredAt" (ms), "digest", "privateParts",
---   "redactedSecrets", "awaited": whether somebody waits for the job (absent: the version before, which may)}]; the digest says
---   what "the same event" means inside one project.
+--   "redactedSecrets"}]; the digest says what "the same event" means inside one project.
+-- p_awaited: somebody waits for the jobs and is to be notified; the version before did not say, and may.
 -- Returns [{"event", "job"|null}] in the order given. The same event again: its first row and job, metadata merged.
 -- An event that came before its session was started stays unlinked, in the group of its contentSessionId.
-CREATE OR REPLACE FUNCTION commonplace.ingest_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
-    p_generate boolean, p_batch boolean, p_events jsonb)
+DROP FUNCTION commonplace.ingest_v1(uuid, uuid, uuid, text, text, boolean, boolean, jsonb);
+CREATE FUNCTION commonplace.ingest_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
+    p_generate boolean, p_batch boolean, p_events jsonb, p_awaited boolean DEFAULT true)
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     item record;
@@ -132,7 +135,7 @@ BEGIN
         job := NULL;
         IF p_generate THEN
             job := commonplace.queue_event(event, (item.given ->> 'jobId')::uuid, p_key_id, p_request_id, policy.mode,
-                policy.window_seconds, coalesce((item.given ->> 'awaited')::boolean, true),
+                policy.window_seconds, p_awaited,
                 CASE WHEN item.project_id = locked.project_id THEN locked.key END);
             IF job.id = (item.given ->> 'jobId')::uuid AND job.session_key = locked.key AND job.project_id = locked.project_id THEN
                 added := added + 1;
@@ -314,6 +317,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     commonplace.add_waiting(uuid, uuid, text, uuid, text, integer, integer),
     commonplace.queue_event(commonplace.events, uuid, uuid, text, text, integer, boolean, text),
+    commonplace.ingest_v1(uuid, uuid, uuid, text, text, boolean, boolean, jsonb, boolean),
     commonplace.generation_status(commonplace.sessions),
     commonplace.session_json(commonplace.sessions),
     commonplace.merge_session(jsonb, jsonb),

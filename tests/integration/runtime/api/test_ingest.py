@@ -511,3 +511,27 @@ async def test_an_id_with_a_nul_finds_nothing(http: httpx2.AsyncClient, admin_po
     _, key = await make_world(admin_pool)
     for path in ("/v1/events/%00", "/v1/jobs/%00"):
         assert (await http.get(path, headers=key.headers)).status_code == 404, path
+
+
+async def test_two_actors_never_share_an_event(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team, key = await make_world(admin_pool)
+    other = await make_key(admin_pool, team.id, project_id=team.project_id, actor="agent:other")
+    second = await make_key(admin_pool, team.id, project_id=team.project_id)
+    for identity in ({"sourceEventId": "s-1"}, {"payload": {"tool_use_id": "toolu_1"}}, {}):
+        one, two, three = [await send(http, sender, **identity) for sender in (key, other, second)]
+        assert one["event"]["id"] != two["event"]["id"]
+        assert one["event"]["id"] == three["event"]["id"], "the same actor with another key"
+    rows = await admin_pool.fetch("SELECT actor FROM commonplace.jobs ORDER BY number")
+    assert [row["actor"] for row in rows] == ["agent:tester", "agent:other"] * 3
+
+
+async def test_only_jobs_that_somebody_waits_for_are_awaited(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    _, key = await make_world(admin_pool)
+    await send(http, key)
+    assert not await admin_pool.fetchval("SELECT awaited FROM commonplace.jobs")
+    waiting = asyncio.create_task(send(http, key, "?wait=true"))
+    async with asyncio.timeout(3):
+        while not await admin_pool.fetchval("SELECT awaited FROM commonplace.jobs"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await finish_job(admin_pool, await first_job(admin_pool))
+    assert (await waiting)["generationJob"]["status"] == "completed"
