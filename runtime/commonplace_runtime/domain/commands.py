@@ -16,6 +16,10 @@ _NOISE: Final = frozenset(
 _QUIET_GIT: Final = frozenset(
     {"status", "branch", "add", "log", "show", "stash", "fetch", "remote", "rev-parse", "diff", "checkout", "switch"}
 )
+_FILTERS: Final = frozenset(
+    {"head", "tail", "sort", "uniq", "grep", "cut", "tr", "less", "more", "cat", "column", "nl"}
+)
+_JOINT = re.compile(r"&&|\|\||[;|]")
 _CHANGES_STATE = re.compile(
     r"\b(?:commit|push|merge|rebase|tag|install|uninstall|upgrade|apply|delete|deploy|migrate|publish|release|restart|up|"
     r"down|create|drop|rollback|helm|kubectl|terraform|docker|alembic|psql)\b"
@@ -87,16 +91,31 @@ def writes(command: str) -> bool:
 def is_noise(command: str, output: str, *, failed: bool) -> bool:
     """Whether nobody will ask for this run again: listings, moves, commands that said and changed nothing."""
     bare = bare_command(command)
-    words = bare.split()
+    if not bare:
+        return True
+    if failed:
+        return False
+    if not _WRITES_FILES.search(bare) and _is_routine(bare):
+        return True
+    return not output.strip() and not writes(command)
+
+
+def _is_routine(bare: str) -> bool:
+    """Whether every part of a command line only lists, moves or shows what git knows; filters may follow."""
+    return all(
+        _is_routine_part(part, piped=joint.startswith("|") and joint != "||")
+        for joint, part in zip(["", *_JOINT.findall(bare)], _JOINT.split(bare), strict=True)
+    )
+
+
+def _is_routine_part(part: str, *, piped: bool) -> bool:
+    words = bare_command(part).split()
     if not words:
         return True
     program = words[0].rsplit("/", 1)[-1]
-    joined = bool(re.search(r"&&|\|\||;|\|", bare) or _WRITES_FILES.search(bare))
-    if program in _NOISE and not failed and not joined:
-        return True
-    if program == "git" and len(words) > 1 and words[1] in _QUIET_GIT and not failed and not joined:
-        return True
-    return not output.strip() and not failed and not writes(command)
+    if program == "git":
+        return len(words) > 1 and words[1] in _QUIET_GIT
+    return program in _NOISE or (piped and program in _FILTERS)
 
 
 def outcome_of(output: str, *, failed: bool, exit_code: int | None) -> Outcome:

@@ -5,16 +5,24 @@ Careful on one side only: an event is left out when its kind says that nobody wi
 was told before. Words of people and agents, changes of files and state, and failures are never left out.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from commonplace_runtime.domain.commands import Outcome, command_of, is_noise, outcome_of, writes
+from commonplace_runtime.domain.known_files import KnownFiles, digest_of, of_file, whole_file
 from commonplace_runtime.domain.observations import SourceEvent
-from commonplace_runtime.domain.payloads import ToolUse, as_mapping, text_of, tool_use
+from commonplace_runtime.domain.payloads import (
+    COMMAND_TOOLS,
+    READ_TOOLS,
+    SEARCH_TOOLS,
+    WRITE_TOOLS,
+    ToolUse,
+    as_mapping,
+    text_of,
+    tool_use,
+)
 
 ROUTINE_TOOLS: Final = frozenset(
     {"listmcpresourcestool", "slashcommand", "skill", "todowrite", "todoread", "update_plan", "taskcreate",
@@ -26,15 +34,6 @@ Tools that list, look up or keep the agent's own books: their answer is in the r
 
 claude-mem's skip list, but for AskUserQuestion: its answer is what a person decided.
 """
-READ_TOOLS: Final = frozenset({"read", "read_file", "notebookread", "view"})
-WRITE_TOOLS: Final = frozenset(
-    {"edit", "multiedit", "notebookedit", "str_replace", "search_replace", "edit_file", "str_replace_based_edit_tool",
-     "write", "write_file", "create_file", "apply_patch"}
-)  # fmt: skip
-COMMAND_TOOLS: Final = frozenset(
-    {"bash", "shell", "local_shell", "exec_command", "run_terminal_cmd", "run_shell_command", "powershell"}
-)
-SEARCH_TOOLS: Final = frozenset({"grep", "search", "grep_search", "codebase_search", "search_file_content"})
 _LATER_OUTPUT: Final = frozenset({"bashoutput", "taskoutput"})
 _WEB_TOOLS: Final = frozenset({"webfetch", "websearch", "web_fetch", "web_search"})
 _QUESTION_TOOLS: Final = frozenset({"askuserquestion"})
@@ -53,7 +52,6 @@ _SAYS_NOTHING = re.compile(
     re.IGNORECASE,
 )
 _DURATION = re.compile(r"\b(?:in )?[\d.]+ ?(?:s|ms|m|seconds?)\b")
-_DIGEST_CHARACTERS: Final = 16
 _SEEN: Final = "seen before"
 
 
@@ -96,7 +94,8 @@ def condense(events: Sequence[SourceEvent], seen: Collection[str]) -> Condensed:
 
     Never raises; an event that is not understood is kept.
     """
-    known = frozenset(seen)
+    known = set(seen)
+    files = KnownFiles(known)
     dropped: dict[int, str] = {}
     remembered: dict[int, str] = {}
     left: list[_Told] = []
@@ -107,7 +106,11 @@ def condense(events: Sequence[SourceEvent], seen: Collection[str]) -> Condensed:
             left.append(told)
         else:
             dropped[place] = reason
-        if reason in (None, _SEEN) and told.digest and not (told.in_order or told.failed):
+        written = files.after(told.use, told.tool) if told.use and not told.failed else ""
+        if written:
+            known.add(written)
+            remembered[place] = written
+        elif reason in (None, _SEEN) and told.digest and not (told.in_order or told.failed):
             remembered[place] = told.digest
     return Condensed(kept=_folded(left), dropped=dropped, remembered=remembered)
 
@@ -143,29 +146,28 @@ def _told(place: int, event: SourceEvent) -> _Told:
         outcome=outcome,
         failed=outcome.failed if outcome else use is not None and use.failed(),
         in_order=use is None or tool in WRITE_TOOLS or writes(command_of(use)),
-        digest=_digest(event, use),
+        digest=_digest(event, use, outcome),
     )
 
 
-def _digest(event: SourceEvent, use: ToolUse | None) -> str:
+def _digest(event: SourceEvent, use: ToolUse | None, outcome: Outcome | None) -> str:
     """Short digest of what happened, without what differs between two tellings of the same; empty: not comparable."""
     said: object
     if use is None:
         said = [event.event_type, event.payload]
     elif use.name.lower() in READ_TOOLS:
-        said = ["read", use.path(), use.response]
+        whole = whole_file(use)
+        said = ["part", use.path(), use.response] if whole is None else of_file(use.path(), whole)
+    elif outcome and outcome.is_test and not outcome.failed:
+        said = ["passed", command_of(use), use.cwd, _DURATION.sub("", outcome.verdict)]
     elif command := command_of(use):
         said = [use.name, command, use.cwd, use.response]
     else:
         said = [use.name, dict(use.input), use.response]
-    try:
-        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
-    except (ValueError, TypeError, RecursionError):
-        return ""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
+    return digest_of(said)
 
 
-def _reason(told: _Told, seen: frozenset[str]) -> str | None:
+def _reason(told: _Told, seen: Collection[str]) -> str | None:
     """Why an event is not sent, or None."""
     use = told.use
     if use is None:

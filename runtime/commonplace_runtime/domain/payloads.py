@@ -8,6 +8,16 @@ from typing import Final
 
 MAX_TEXT: Final = 60_000
 
+READ_TOOLS: Final = frozenset({"read", "read_file", "notebookread", "view"})
+WRITE_TOOLS: Final = frozenset(
+    {"edit", "multiedit", "notebookedit", "str_replace", "search_replace", "edit_file", "str_replace_based_edit_tool",
+     "write", "write_file", "create_file", "apply_patch"}
+)  # fmt: skip
+COMMAND_TOOLS: Final = frozenset(
+    {"bash", "shell", "local_shell", "exec_command", "run_terminal_cmd", "run_shell_command", "powershell"}
+)
+SEARCH_TOOLS: Final = frozenset({"grep", "search", "grep_search", "codebase_search", "search_file_content"})
+
 _EXIT_CODE = re.compile(r"\s*(?:Error:\s*)?exit(?:ed)?(?: with)?(?: code| status)?[ :=]+(\d{1,3})\b", re.IGNORECASE)
 _EXIT_KEYS: Final = ("exitCode", "exit_code", "returncode", "return_code", "exit_status")
 _OUTPUT_KEYS: Final = (

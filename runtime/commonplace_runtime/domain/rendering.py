@@ -12,10 +12,20 @@ from datetime import UTC
 from typing import Final
 
 from commonplace_runtime.domain.commands import command_of, outcome_of
-from commonplace_runtime.domain.condense import COMMAND_TOOLS, READ_TOOLS, SEARCH_TOOLS, WRITE_TOOLS
 from commonplace_runtime.domain.diffs import changed_lines, diff_of
 from commonplace_runtime.domain.observations import SourceEvent, clip, head_and_tail
-from commonplace_runtime.domain.payloads import ToolUse, as_mapping, first_text, prose_of, text_of, tool_use
+from commonplace_runtime.domain.payloads import (
+    COMMAND_TOOLS,
+    READ_TOOLS,
+    SEARCH_TOOLS,
+    WRITE_TOOLS,
+    ToolUse,
+    as_mapping,
+    first_text,
+    prose_of,
+    text_of,
+    tool_use,
+)
 
 EVENT_CHARACTERS: Final = 6000
 """About 2,000 tokens of code; what a person wrote may take all of it."""

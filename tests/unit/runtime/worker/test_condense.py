@@ -67,6 +67,8 @@ def shown(condensed: Condensed) -> Sequence[tuple[int, ...]]:
         (ran("ls -la", "total 4"), "routine"),
         (ran("cd /shop && git status", "clean"), "routine"),
         (ran("pwd", "/shop"), "routine"),
+        (ran("git status && git diff | head -40", "-limit = 7"), "routine"),
+        (ran("ls -la app | grep py; find . -name '*.py' | sort | head", "a.py"), "routine"),
         (ran("python check.py", ""), "routine"),
         (tool("BashOutput", {"bash_id": "1"}, {"stdout": "compiling …", "exitCode": None}), "running"),
         (tool("AskUserQuestion", {"questions": [{"question": "Which?"}]}, {"answers": {}}), "answer"),
@@ -100,6 +102,10 @@ def test_what_nobody_will_ask_for_is_not_sent(source: SourceEvent, reason: str) 
         ran("git commit -qm 'raise the limit'", ""),
         ran("echo FLAG=1 >> .env", ""),
         ran("sed -i s/7/12/ retry.py", ""),
+        ran("find . -name '*.orig' -delete", ""),
+        ran("git status && git push", "main -> main"),
+        ran("find . -name '*.py' | xargs grep limit", "a.py: limit = 7"),
+        ran("cat notes.txt | head", "port 5433"),
         ran("cat .python-version", "3.12"),
         ran("pytest -q", PASSED),
         tool("Grep", {"pattern": "x"}, {"filenames": ["a.py"], "content": "a.py:1:x = 5433"}),
@@ -122,6 +128,47 @@ def test_an_unchanged_file_is_sent_once() -> None:
 
     assert shown(condensed) == [(0, 2), (1,)]
     assert (shown(later), later.dropped) == ([(1,)], {0: "seen before"})
+
+
+def test_a_file_is_known_as_its_edits_left_it() -> None:
+    batch = [
+        read("/shop/a.py", "x = 1\ny = 1"),
+        edit("/shop/a.py", "x = 1", "x = 2"),
+        read("/shop/a.py", "x = 2\ny = 1"),
+    ]
+    condensed = condense(batch, ())
+    original = tool(
+        "Edit",
+        {"file_path": "/shop/a.py", "old_string": "y = 1", "new_string": "y = 3"},
+        {"filePath": "/shop/a.py", "originalFile": "x = 2\ny = 1"},
+    )
+    later = condense([original, read("/shop/a.py", "x = 2\ny = 3"), read("/shop/a.py", "x = 9")], condensed.digests)
+
+    assert (shown(condensed), condensed.dropped) == ([(0,), (1,)], {2: "seen before"})
+    assert (shown(later), later.dropped) == ([(0,), (2,)], {1: "seen before"})
+
+
+def test_an_edit_makes_no_file_known_that_was_never_shown_whole() -> None:
+    part = tool(
+        "Read",
+        {"file_path": "/shop/a.py", "offset": 10, "limit": 1},
+        {"file": {"filePath": "/shop/a.py", "content": "x = 1", "numLines": 1, "totalLines": 90}},
+    )
+    original = tool(
+        "Edit",
+        {"file_path": "/shop/a.py", "old_string": "1", "new_string": "2"},
+        {"filePath": "/shop/a.py", "originalFile": "x = 1"},
+    )
+    condensed = condense([part, original, read("/shop/a.py", "x = 2")], ())
+    assert shown(condensed) == [(0,), (1,), (2,)]
+
+
+def test_tests_that_pass_as_before_are_seen_before() -> None:
+    known = condense([ran("pytest -q", PASSED)], ()).digests
+
+    assert condense([ran("pytest -q", "12 passed in 9.99s")], known).dropped == {0: "seen before"}
+    assert shown(condense([ran("pytest -q", "13 passed in 2.02s")], known)) == [(0,)]
+    assert shown(condense([ran("pytest -q tests/a", PASSED)], known)) == [(0,)]
 
 
 @pytest.mark.parametrize(
