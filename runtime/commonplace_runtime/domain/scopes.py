@@ -12,6 +12,7 @@ class Access(Enum):
     """A family of routes; the value holds the scopes of which any one opens it."""
 
     EVENTS = frozenset({"memories:write", "events:write", "*"})
+    SESSIONS = frozenset({"memories:write", "sessions:write", "*"})
     READ = frozenset({"memories:read", "observations:read", "*"})
     JOBS = frozenset({"memories:read", "jobs:read", "*"})
 

@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import DomainError
-from commonplace_runtime.entrypoints.http import connect, events, health, jobs, recall
+from commonplace_runtime.entrypoints.http import connect, events, health, jobs, recall, sessions
 from commonplace_runtime.entrypoints.http.envelope import Envelope
 from commonplace_runtime.entrypoints.http.errors import HttpFault, answer_for, json_response
 from commonplace_runtime.entrypoints.http.state import ApiState
@@ -31,6 +31,9 @@ _ROUTES: Final[tuple[tuple[str, str, Any], ...]] = (
     ("POST", "/v1/events", events.post_event),
     ("POST", "/v1/events/batch", events.post_events),
     ("GET", "/v1/events/{event_id}", events.get_event),
+    ("POST", "/v1/sessions/start", sessions.post_start),
+    ("GET", "/v1/sessions/{session_id}", sessions.get_session),
+    ("POST", "/v1/sessions/{session_id}/end", sessions.post_end),
     ("GET", "/v1/jobs/{job_id}", jobs.get_job),
     ("POST", "/v1/search", recall.post_search),
     ("POST", "/v1/context", recall.post_context),
