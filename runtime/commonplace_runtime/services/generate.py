@@ -11,21 +11,21 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import structlog
 
+from commonplace_runtime.domain.condense import Condensed, condense
 from commonplace_runtime.domain.errors import Unavailable
-from commonplace_runtime.domain.models import Json
-from commonplace_runtime.domain.observations import Generated, Observation, bounded, content_of, metadata_of
-from commonplace_runtime.domain.redaction import redact
+from commonplace_runtime.domain.observations import Generated
 from commonplace_runtime.domain.retry import Failure, GiveUp, RetryAt, Split, decide, error_of, pause_seconds
-from commonplace_runtime.ids import uuid7
 from commonplace_runtime.llm.ports import Batch, GenerationFailed, Generator
 from commonplace_runtime.observability import JOBS, JOBS_RUNNING, MODEL_CALLS, MODEL_SECONDS, MODEL_TOKENS
+from commonplace_runtime.services.portion import Portion, portion_of
+from commonplace_runtime.services.results import Price, results_of, spent_on, summary_of, without_call
 from commonplace_runtime.store import jobs as store
-from commonplace_runtime.store.jobs import Claim, ClaimedJob, Lease
+from commonplace_runtime.store.jobs import Claimed, ClaimedJob, Lease
 from commonplace_runtime.store.pool import Pool
 
 log = structlog.get_logger(__name__)
@@ -38,15 +38,23 @@ _WRITE_RETRY_SECONDS: Final = 0.25
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """
-    How one turn ended. idle: nothing was due. lost: somebody else holds the lease now, nothing was written.
+    How one turn ended.
 
-    `pause_seconds`: for how long the generator should be left alone.
+    idle: nothing was due. paused: something may be, but nobody may be called for `pause_seconds`. held: the team's
+    budget is spent, its jobs wait. lost: somebody else holds the lease now, nothing was written.
     """
 
-    kind: Literal["idle", "completed", "failed", "lost"]
+    kind: Literal["idle", "paused", "held", "completed", "failed", "lost"]
     jobs: int = 0
     memories: int = 0
     pause_seconds: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Turn:
+    """Which team this process served last; its claim loops share one."""
+
+    after: UUID = store.FIRST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +62,10 @@ class Terms:
     """Under what terms a worker works. `jitter` gives a number in [0, 1)."""
 
     worker: str
+    price: Price
     lease_seconds: float = 60.0
     max_jobs: int = MAX_JOBS
+    turn: Turn = field(default_factory=Turn)
     jitter: Callable[[], float] = field(default=random.random)
 
     @property
@@ -78,70 +88,263 @@ async def run_group(
     Raises Unavailable when Postgres is away before anything was claimed.
     """
     claim = await store.claim(
-        pool, worker=terms.worker, lease_seconds=terms.whole_lease_seconds, max_jobs=terms.max_jobs
+        pool,
+        worker=terms.worker,
+        lease_seconds=terms.whole_lease_seconds,
+        max_jobs=terms.max_jobs,
+        after=terms.turn.after,
+        credentials=generator.credentials,
     )
     if claim is None:
         return Outcome(kind="idle")
-    on_claim()
     if claim.expired:
         JOBS.labels("failed").inc(claim.expired)
         log.warning("jobs_given_up", classification="lease_expired", jobs=claim.expired)
-    if claim.lease is None:
+    if claim.paused_seconds:
+        return Outcome(kind="paused", pause_seconds=claim.paused_seconds)
+    on_claim()
+    if claim.claimed is None:
         return Outcome(kind="failed", jobs=claim.expired)
+    terms.turn.after = claim.claimed.lease.team_id
+    work = _Work(pool, generator, terms, claim.claimed, frozenset(claim.paused))
     with JOBS_RUNNING.track_inprogress():
         try:
-            return await _see_through(pool, generator, terms, claim, claim.lease)
+            return await work.see_through()
         except asyncio.CancelledError:
-            await _hand_back(pool, claim.lease, len(claim.jobs))
+            await _hand_back(pool, claim.claimed.lease, len(claim.claimed.jobs))
             raise
 
 
-async def _see_through(pool: Pool, generator: Generator, terms: Terms, claim: Claim, lease: Lease) -> Outcome:
-    work = [job for job in claim.jobs if job.event is not None]
-    idle = [job for job in claim.jobs if job.event is None]
-    events = [job.event for job in work if job.event is not None]
-    work = work[: await asyncio.to_thread(generator.batch_size, events)] if events else []
-    spent: list[Failure] = []
-    while True:
-        answer = await _call_under_lease(pool, generator, terms, claim.project_name, lease, work)
-        if answer is None:
-            JOBS.labels("lost").inc(len(work))
-            log.warning("lease_lost", jobs=len(work))
-            return Outcome(kind="lost", jobs=len(work))
-        if isinstance(answer, Generated):
-            written = await _write_results(pool, terms, lease, [*idle, *work], answer, spent)
-            if isinstance(written, Outcome):
-                return written
-            answer = written
-        spent.append(answer)
-        blamed = work or idle
-        oldest = blamed[0]
-        decision = decide(
-            answer, attempt=oldest.attempt, max_attempts=oldest.max_attempts, batch=len(work), jitter=terms.jitter()
+class _Work:
+    """One leased session on its way from events to memories."""
+
+    def __init__(
+        self, pool: Pool, generator: Generator, terms: Terms, claimed: Claimed, paused: frozenset[str]
+    ) -> None:
+        self._pool = pool
+        self._generator = generator
+        self._terms = terms
+        self._claimed = claimed
+        self._paused = paused
+        self._spent: list[Failure] = []
+        self._is_reserved = False
+
+    async def see_through(self) -> Outcome:
+        condensed, size = await self._condensed()
+        while True:
+            portion = portion_of(self._claimed.jobs, condensed, size)
+            batch = self._batch(portion)
+            seconds: float | None = None
+            answer: Generated | Failure | None
+            if batch is None:
+                answer = without_call(self._claimed.state, self._generator.provider)
+            else:
+                if (refused := await self._reserve(batch, portion)) is not None:
+                    return refused
+                started = monotonic()
+                answer = await self._call_under_lease(batch)
+                seconds = monotonic() - started
+            if answer is None:
+                JOBS.labels("lost").inc(len(portion.jobs))
+                log.warning("lease_lost", jobs=len(portion.jobs))
+                return Outcome(kind="lost", jobs=len(portion.jobs))
+            if isinstance(answer, Generated):
+                written = await self._write_results(portion, answer, seconds)
+                if isinstance(written, Outcome):
+                    return written
+                answer = written
+            self._spent.append(answer)
+            oldest = _blamed(portion)[0]
+            decision = decide(
+                answer,
+                attempt=oldest.attempt,
+                max_attempts=oldest.max_attempts,
+                batch=len(portion.events),
+                jitter=self._terms.jitter(),
+            )
+            if not isinstance(decision, Split):
+                return await self._write_failure(portion, decision)
+            log.info("batch_split", classification=answer.kind, events=len(portion.events), keep=decision.keep)
+            # Those left out stay leased and are handed back with the results: they are next in line.
+            size = decision.keep
+
+    async def _condensed(self) -> tuple[Condensed, int]:
+        """The claim's events without noise, and how many of them one call takes."""
+        events = [job.event for job in self._claimed.jobs if job.event is not None]
+        seen = self._claimed.state.get("digests", ())
+
+        def prepare() -> tuple[Condensed, int]:
+            condensed = condense(events, seen)
+            kept = [one.event for one in sorted(condensed.kept, key=lambda one: one.places[0])]
+            return condensed, self._generator.batch_size(kept) if kept else 0
+
+        # In a thread: an agent's megabyte takes its time, and the leases of other sessions need the event loop.
+        return await asyncio.to_thread(prepare)
+
+    def _batch(self, portion: Portion) -> Batch | None:
+        """What to ask of the generator; None where there is nothing to ask."""
+        summary = summary_of(self._claimed.state)
+        closes = portion.closing is not None
+        if not portion.events and not (closes and summary is None and self._claimed.recent):
+            return None
+        return Batch(
+            project_name=self._claimed.project_name,
+            events=portion.events,
+            recent=[memory.title for memory in self._claimed.recent],
+            request=self._claimed.request,
+            summary=summary,
+            closes_session=closes,
         )
-        if not isinstance(decision, Split):
-            return await _write_failure(pool, terms, lease, blamed, decision, spent)
-        log.info("batch_split", classification=answer.kind, jobs=len(work), keep=decision.keep)
-        # Those left out stay leased and are handed back with the results: they are next in line.
-        work = work[: decision.keep]
+
+    async def _reserve(self, batch: Batch, portion: Portion) -> Outcome | None:
+        """
+        None: the call may be made. Otherwise how the turn ended.
+
+        Once a turn: what follows a split is smaller than what was set aside.
+        """
+        is_needed = self._claimed.limited and not self._is_reserved
+        estimate = self._generator.estimate(batch) if is_needed else None
+        if estimate is None:
+            return None
+        payer = portion.jobs[0].key_id
+        call = {
+            "provider": estimate.provider,
+            "model": estimate.model,
+            "inputTokens": estimate.input_tokens,
+            "outputTokens": estimate.output_tokens,
+            "costMicrousd": self._terms.price(estimate.model, estimate.input_tokens, estimate.output_tokens),
+            "keyId": str(payer) if payer else None,
+        }
+        answer = await _patiently(self._terms, lambda: store.reserve(self._pool, self._claimed.lease, call))
+        if answer is not None and answer["outcome"] == "granted":
+            self._is_reserved = True
+            return None
+        if answer is None or answer["outcome"] == "lease_lost":
+            JOBS.labels("lost").inc(len(self._claimed.jobs))
+            return Outcome(kind="lost", jobs=len(self._claimed.jobs))
+        JOBS.labels("held").inc(len(self._claimed.jobs))
+        log.info("team_held", team=str(self._claimed.lease.team_id), reason=answer["reason"], until=answer["heldUntil"])
+        return Outcome(kind="held", jobs=len(self._claimed.jobs))
+
+    async def _call_under_lease(self, batch: Batch) -> Generated | Failure | None:
+        """The generator's answer, or None when the lease was lost while it worked."""
+        answer: Generated | Failure | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                heartbeat = tasks.create_task(_keep_lease(self._pool, self._terms, self._claimed.lease))
+                answer = await self._call(batch)
+                heartbeat.cancel()
+        except* _LeaseLost:
+            answer = None
+        return answer
+
+    async def _call(self, batch: Batch) -> Generated | Failure:
+        started = monotonic()
+        answer: Generated | Failure
+        earlier: Sequence[Failure]
+        try:
+            answer = await self._generator.generate(batch, avoid=self._paused)
+            earlier = answer.earlier
+        except GenerationFailed as error:
+            answer, earlier = error.failure, error.earlier
+        except Exception as error:
+            # One event that breaks a generator must not stop the worker.
+            provider = self._generator.provider
+            log.exception("generator_broke", provider=provider)
+            answer = Failure(kind="poison", reason=f"the generator broke: {type(error).__name__}", provider=provider)
+            earlier = ()
+        MODEL_SECONDS.labels(answer.provider or self._generator.provider).observe(monotonic() - started)
+        for one in (*earlier, answer):
+            _count(one, self._generator.provider)
+        self._spent += earlier
+        for failure in (*earlier, *([answer] if isinstance(answer, Failure) else [])):
+            await self._note_pause(failure)
+        return answer
+
+    async def _note_pause(self, failure: Failure) -> None:
+        """The provider that refused one session now would refuse all others just the same, of every worker."""
+        seconds = pause_seconds(failure)
+        if failure.credential is None or seconds <= 0:
+            return
+        log.warning("provider_paused", provider=failure.provider, seconds=seconds, reason=failure.reason)
+        try:
+            await store.pause(self._pool, failure.credential, seconds=seconds, reason=failure.reason)
+        except Unavailable as error:
+            log.warning("pause_not_noted", reason=error.message)
+
+    async def _write_results(self, portion: Portion, generated: Generated, seconds: float | None) -> Outcome | Failure:
+        """How the turn ended, or why the database will never take these results."""
+        try:
+            spent = spent_on([*self._spent, generated], self._terms.price)
+            results = await asyncio.to_thread(
+                results_of, self._claimed, portion, generated, spent=spent, seconds=seconds
+            )
+            written = await _patiently(self._terms, lambda: store.complete(self._pool, self._claimed.lease, results))
+        except Exception as error:  # noqa: BLE001 - the driver's errors are the store's, and each of them ends the same way
+            # Without its text, which quotes the row.
+            log.error("results_refused", error=type(error).__name__, jobs=len(portion.jobs))  # noqa: TRY400
+            return Failure(
+                kind="poison",
+                reason=f"the memories could not be stored: {type(error).__name__}",
+                provider=generated.provider,
+                model=generated.model,
+                input_tokens=generated.input_tokens,
+                output_tokens=generated.output_tokens,
+            )
+        if written is None or written["outcome"] == "lease_lost":
+            JOBS.labels("lost").inc(len(portion.jobs))
+            log.warning("results_dropped", jobs=len(portion.jobs), stored=written is not None)
+            return Outcome(kind="lost", jobs=len(portion.jobs))
+        JOBS.labels("completed").inc(written["jobs"])
+        log.info(
+            "jobs_completed",
+            jobs=written["jobs"],
+            memories=written["memories"],
+            provider=generated.provider,
+            called=seconds is not None,
+            skipped=len(portion.skipped),
+        )
+        return Outcome(kind="completed", jobs=written["jobs"], memories=written["memories"])
+
+    async def _write_failure(self, portion: Portion, decision: RetryAt | GiveUp) -> Outcome:
+        last = self._spent[-1]
+        verdict: dict[str, object] = {"retryAfterSeconds": None, "counted": True, "error": error_of(last)}
+        if isinstance(decision, RetryAt):
+            verdict |= {"retryAfterSeconds": decision.after_seconds, "counted": decision.counted}
+        failures = {
+            "provider": last.provider,
+            "model": last.model,
+            "spent": spent_on(self._spent, self._terms.price),
+            "jobs": [{"id": str(job.id), **verdict} for job in _blamed(portion)],
+        }
+        written = await _patiently(self._terms, lambda: store.fail(self._pool, self._claimed.lease, failures))
+        if written is None or written["outcome"] == "lease_lost":
+            JOBS.labels("lost").inc(len(portion.jobs))
+            return Outcome(kind="lost", jobs=len(portion.jobs))
+        JOBS.labels("retried").inc(written["retried"])
+        JOBS.labels("failed").inc(written["failed"])
+        log.warning(
+            "jobs_failed",
+            classification=last.kind,
+            reason=last.reason,
+            retried=written["retried"],
+            failed=written["failed"],
+            provider_request_id=last.request_id,
+        )
+        return Outcome(kind="failed", jobs=len(portion.jobs))
 
 
-async def _call_under_lease(
-    pool: Pool, generator: Generator, terms: Terms, project_name: str, lease: Lease, work: Sequence[ClaimedJob]
-) -> Generated | Failure | None:
-    """The generator's answer, or None when the lease was lost while it worked."""
-    events = [job.event for job in work if job.event is not None]
-    if not events:
-        return Generated(observations=(), provider=generator.provider)
-    answer: Generated | Failure | None = None
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            heartbeat = tasks.create_task(_keep_lease(pool, terms, lease))
-            answer = await _call(generator, Batch(project_name=project_name, events=events))
-            heartbeat.cancel()
-    except* _LeaseLost:
-        answer = None
-    return answer
+def _blamed(portion: Portion) -> Sequence[ClaimedJob]:
+    """Whose attempt failed: those whose events were sent, and who asked for the summary; the others are handed back."""
+    sent = [job for jobs in portion.stands_for for job in jobs]
+    return [*sent, portion.closing] if portion.closing is not None else sent or portion.jobs
+
+
+def _count(answer: Generated | Failure, provider: str) -> None:
+    provider = answer.provider or provider
+    MODEL_CALLS.labels(provider, answer.kind if isinstance(answer, Failure) else "ok").inc()
+    MODEL_TOKENS.labels(provider, "input").inc(answer.input_tokens)
+    MODEL_TOKENS.labels(provider, "output").inc(answer.output_tokens)
 
 
 class _LeaseLost(Exception):
@@ -160,146 +363,7 @@ async def _keep_lease(pool: Pool, terms: Terms, lease: Lease) -> None:
             log.warning("heartbeat_failed", reason=error.message)
 
 
-async def _call(generator: Generator, batch: Batch) -> Generated | Failure:
-    started = monotonic()
-    answer: Generated | Failure
-    try:
-        answer = await generator.generate(batch)
-        outcome = "ok"
-    except GenerationFailed as error:
-        answer, outcome = error.failure, error.failure.kind
-    except Exception as error:
-        # One event that breaks a generator must not stop the worker.
-        log.exception("generator_broke", provider=generator.provider)
-        answer = Failure(
-            kind="poison", reason=f"the generator broke: {type(error).__name__}", provider=generator.provider
-        )
-        outcome = "broken"
-    MODEL_SECONDS.labels(generator.provider).observe(monotonic() - started)
-    MODEL_CALLS.labels(generator.provider, outcome).inc()
-    MODEL_TOKENS.labels(generator.provider, "input").inc(answer.input_tokens)
-    MODEL_TOKENS.labels(generator.provider, "output").inc(answer.output_tokens)
-    return answer
-
-
-def _memory(
-    observation: Observation, generated: Generated, index: int, cited: Sequence[ClaimedJob]
-) -> dict[str, Any] | None:
-    """One memory as it is written; None when nothing of it may be stored."""
-    observation = bounded(observation)
-    made = {
-        "kind": observation.kind,
-        "title": observation.title,
-        "content": content_of(observation),
-        "metadata": metadata_of(observation, generated),
-        "keywords": list(observation.keywords),
-    }
-    # The events were cleaned, but a generator unpacks them further, and a model writes what it likes.
-    clean = cast("dict[str, Any]", redact(cast("Json", made)).value)
-    if not clean["content"].strip() or not clean["kind"]:
-        return None
-    return {
-        **clean,
-        "id": str(uuid7()),
-        "index": index,
-        "tags": [],
-        "sources": [{"eventId": str(job.event_id), "jobId": str(job.id)} for job in cited],
-    }
-
-
-def _model_of(generated: Generated) -> str | None:
-    return None if generated.model is None else cast("str", redact(generated.model).value)
-
-
-def _results(work: Sequence[ClaimedJob], generated: Generated, spent: Sequence[Failure]) -> dict[str, Any]:
-    """What `complete_jobs_v1` takes. A memory belongs to the job of the first event that it cites."""
-    numbered = [job for job in work if job.event is not None]
-    memories: dict[UUID, list[dict[str, Any]]] = {job.id: [] for job in work}
-    for observation in generated.observations:
-        # A generator cannot reach beyond its batch: other numbers are dropped, and so is what then cites nothing.
-        cited = [numbered[number - 1] for number in observation.evidence if 1 <= number <= len(numbered)]
-        if cited:
-            mine = memories[cited[0].id]
-            memory = _memory(observation, generated, len(mine), cited)
-            mine += [memory] if memory is not None else []
-    return {
-        "provider": generated.provider,
-        "model": _model_of(generated),
-        "inputTokens": generated.input_tokens + sum(failure.input_tokens for failure in spent),
-        "outputTokens": generated.output_tokens + sum(failure.output_tokens for failure in spent),
-        "jobs": [{"id": str(job.id), "memories": memories[job.id]} for job in work],
-    }
-
-
-async def _write_results(
-    pool: Pool,
-    terms: Terms,
-    lease: Lease,
-    work: Sequence[ClaimedJob],
-    generated: Generated,
-    spent: Sequence[Failure],
-) -> Outcome | Failure:
-    """How the turn ended, or why the database will never take these results."""
-    try:
-        results = await asyncio.to_thread(_results, work, generated, spent)
-        written = await _write_patiently(terms, lambda: store.complete(pool, lease, results))
-    except Exception as error:  # noqa: BLE001 - the driver's errors are the store's, and each of them ends the same way
-        # Without its text, which quotes the row.
-        log.error("results_refused", error=type(error).__name__, jobs=len(work))  # noqa: TRY400
-        return Failure(
-            kind="poison",
-            reason=f"the memories could not be stored: {type(error).__name__}",
-            provider=generated.provider,
-            model=_model_of(generated),
-            input_tokens=generated.input_tokens,
-            output_tokens=generated.output_tokens,
-        )
-    if written is None or written["outcome"] == "lease_lost":
-        JOBS.labels("lost").inc(len(work))
-        log.warning("results_dropped", jobs=len(work), stored=written is not None)
-        return Outcome(kind="lost", jobs=len(work))
-    JOBS.labels("completed").inc(written["jobs"])
-    log.info("jobs_completed", jobs=written["jobs"], memories=written["memories"], provider=generated.provider)
-    return Outcome(kind="completed", jobs=written["jobs"], memories=written["memories"])
-
-
-async def _write_failure(
-    pool: Pool,
-    terms: Terms,
-    lease: Lease,
-    work: Sequence[ClaimedJob],
-    decision: RetryAt | GiveUp,
-    spent: Sequence[Failure],
-) -> Outcome:
-    last = spent[-1]
-    verdict: dict[str, object] = {"retryAfterSeconds": None, "counted": True, "error": error_of(last)}
-    if isinstance(decision, RetryAt):
-        verdict |= {"retryAfterSeconds": decision.after_seconds, "counted": decision.counted}
-    failures = {
-        "provider": last.provider,
-        "model": last.model,
-        "inputTokens": sum(failure.input_tokens for failure in spent),
-        "outputTokens": sum(failure.output_tokens for failure in spent),
-        "jobs": [{"id": str(job.id), **verdict} for job in work],
-    }
-    written = await _write_patiently(terms, lambda: store.fail(pool, lease, failures))
-    if written is None or written["outcome"] == "lease_lost":
-        JOBS.labels("lost").inc(len(work))
-        return Outcome(kind="lost", jobs=len(work), pause_seconds=pause_seconds(last))
-    JOBS.labels("retried").inc(written["retried"])
-    JOBS.labels("failed").inc(written["failed"])
-    log.warning(
-        "jobs_failed",
-        classification=last.kind,
-        reason=last.reason,
-        retried=written["retried"],
-        failed=written["failed"],
-        provider_request_id=last.request_id,
-    )
-    return Outcome(kind="failed", jobs=len(work), pause_seconds=pause_seconds(last))
-
-
-async def _write_patiently(terms: Terms, write: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
+async def _patiently(terms: Terms, write: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
     """
     `write`, again and again while Postgres is away: a paid answer is worth waiting for.
 

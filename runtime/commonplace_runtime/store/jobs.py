@@ -1,9 +1,9 @@
-"""The queue as the worker sees it: leases of sessions, and what is written under them. The functions are in `0004`."""
+"""The queue as the worker sees it: leases of sessions, and what is written under them. The functions are in `0007`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from commonplace_runtime.domain.observations import SourceEvent
@@ -11,6 +11,8 @@ from commonplace_runtime.store.pool import Pool, faults_as_unavailable
 from commonplace_runtime.store.sql import statements
 
 _SQL = statements("jobs")
+FIRST: Final = UUID(int=0)
+"""Before every team."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +37,54 @@ class ClaimedJob:
     attempt: int
     max_attempts: int
     created_at: datetime
+    source_type: str
+    source_id: UUID
+    key_id: UUID | None
     event_id: UUID | None
     event: SourceEvent | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """A lease and its jobs in order. `expired`: jobs that were given up in passing; without jobs there is no lease."""
+class Recent:
+    """A memory that an earlier call of the session made and that still stands."""
 
-    lease: Lease | None
+    id: UUID
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """
+    A leased session: its jobs in order, and what earlier calls left for this one.
+
+    limited: the team has a budget, so a call needs a reservation. request: what the person asked for last, or empty.
+    """
+
+    lease: Lease
     project_name: str
+    limited: bool
+    request: str
+    state: Mapping[str, Any]
+    recent: Sequence[Recent]
     jobs: Sequence[ClaimedJob]
-    expired: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """
+    What a claim found.
+
+    expired: jobs that were given up in passing. paused: credentials that nobody should call now; where those are all
+    that were named, nothing was leased, for `paused_seconds`.
+    """
+
+    claimed: Claimed | None
+    expired: int = 0
+    paused: Sequence[str] = ()
+    paused_seconds: float = 0.0
+
+
+_BUDGETS: Final = ("tokens_per_month", "cost_per_month_usd", "soft_tokens_per_month", "soft_cost_per_month_usd")
 
 
 def _event(found: Mapping[str, Any] | None) -> SourceEvent | None:
@@ -68,27 +106,63 @@ def _job(found: Mapping[str, Any]) -> ClaimedJob:
         attempt=found["attempt"],
         max_attempts=found["maxAttempts"],
         created_at=datetime.fromisoformat(found["createdAt"]),
+        source_type=found["sourceType"],
+        source_id=UUID(found["sourceId"]),
+        key_id=UUID(found["keyId"]) if found["keyId"] else None,
         event_id=UUID(event["id"]) if event else None,
         event=_event(event),
     )
 
 
-async def claim(pool: Pool, *, worker: str, lease_seconds: int, max_jobs: int) -> Claim | None:
-    """Lease the session that has waited longest; None when nothing is due. Raises Unavailable."""
+def _claimed(found: Mapping[str, Any]) -> Claimed:
+    limits = found["limits"] or {}
+    return Claimed(
+        lease=Lease(
+            team_id=UUID(found["team"]["id"]),
+            project_id=UUID(found["project"]["id"]),
+            session_key=found["sessionKey"],
+            token=found["leaseToken"],
+        ),
+        project_name=found["project"]["name"],
+        limited=any(limits.get(name) is not None for name in _BUDGETS),
+        request=found["request"] or "",
+        state=found["state"],
+        recent=[Recent(id=UUID(memory["id"]), title=memory["title"]) for memory in found["recent"]],
+        jobs=[_job(job) for job in found["jobs"]],
+    )
+
+
+async def claim(
+    pool: Pool, *, worker: str, lease_seconds: int, max_jobs: int, after: UUID = FIRST, credentials: Sequence[str] = ()
+) -> Claim | None:
+    """
+    Lease a session of the next team after `after` that has due work; None when nothing is due.
+
+    credentials: whom the worker may call. Raises Unavailable.
+    """
     async with faults_as_unavailable():
-        found = await pool.fetchval(_SQL["claim"], worker, lease_seconds, max_jobs)
+        found = await pool.fetchval(_SQL["claim"], worker, lease_seconds, max_jobs, after, list(credentials))
     if found is None:
         return None
-    if not found["jobs"]:
-        return Claim(lease=None, project_name="", jobs=(), expired=found["expired"])
-    lease = Lease(
-        team_id=UUID(found["team"]["id"]),
-        project_id=UUID(found["project"]["id"]),
-        session_key=found["sessionKey"],
-        token=found["leaseToken"],
+    return Claim(
+        claimed=_claimed(found) if found["jobs"] else None,
+        expired=found["expired"],
+        paused=found["paused"],
+        paused_seconds=float(found.get("pausedSeconds", 0.0)),
     )
-    jobs = [_job(job) for job in found["jobs"]]
-    return Claim(lease=lease, project_name=found["project"]["name"], jobs=jobs, expired=found["expired"])
+
+
+async def reserve(pool: Pool, lease: Lease, call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Set aside what a call may cost; the shapes stand above `reserve_v1`. Safe to run again. Raises Unavailable."""
+    async with faults_as_unavailable():
+        answer: Mapping[str, Any] = await pool.fetchval(_SQL["reserve"], *lease._arguments, call)
+    return answer
+
+
+async def pause(pool: Pool, credential: str, *, seconds: float, reason: str) -> None:
+    """Nobody calls this provider with this endpoint and key for so long. Raises Unavailable."""
+    async with faults_as_unavailable():
+        await pool.execute(_SQL["pause"], credential, seconds, reason)
 
 
 async def extend_lease(pool: Pool, lease: Lease, *, lease_seconds: int) -> bool:

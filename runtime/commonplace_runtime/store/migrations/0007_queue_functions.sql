@@ -1,2 +1,490 @@
--- The queue: taking turns between teams, budgets, results.
-SELECT 1;
+-- The queue: whose turn it is, what a call may cost, what came of it. Functions of 0004 by the same name end here.
+-- Lock order everywhere: group, events, jobs, counters.
+
+-- Give the group back, with p_state for its next call (NULL: as it was). The caller holds its row lock, so every ingest
+-- into it has either committed, and the fresh snapshot of this statement sees its job, or comes later and wakes the group.
+-- The oldest open job decides: while it waits for its retry, younger ones of the session wait behind it.
+CREATE FUNCTION commonplace.let_go(p_team_id uuid, p_project_id uuid, p_session_key text, p_state jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    team commonplace.teams;
+    oldest commonplace.jobs;
+    newest_at timestamptz;
+    open_jobs integer := 0;
+    due timestamptz;
+BEGIN
+    SELECT * INTO oldest FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
+        AND session_key = p_session_key AND status IN ('queued', 'processing') ORDER BY number LIMIT 1;
+    IF FOUND THEN
+        SELECT count(*) INTO open_jobs FROM (SELECT FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
+            AND session_key = p_session_key AND status IN ('queued', 'processing') LIMIT 1000) AS open;
+        IF oldest.status = 'processing' THEN
+            due := now();
+        ELSIF oldest.attempts > 0 OR oldest.last_error IS NOT NULL THEN
+            due := oldest.run_after;
+        ELSE
+            SELECT * INTO team FROM commonplace.teams WHERE id = p_team_id;
+            SELECT created_at INTO newest_at FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
+                AND session_key = p_session_key AND status IN ('queued', 'processing') ORDER BY number DESC LIMIT 1;
+            due := CASE
+                WHEN team.generation_mode = 'per-event' OR p_session_key LIKE 'e:%' THEN now()
+                -- An end lets everything go that came before it.
+                WHEN EXISTS (SELECT FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
+                    AND session_key = p_session_key AND status = 'queued' AND source_type = 'session_summary') THEN now()
+                WHEN EXISTS (SELECT FROM commonplace.sessions WHERE team_id = p_team_id AND id = oldest.session_id
+                    AND ended_at >= newest_at) THEN now()
+                ELSE commonplace.policy_due(team.generation_mode, team.generation_window_seconds, open_jobs,
+                    oldest.created_at, newest_at) END;
+        END IF;
+    END IF;
+    UPDATE commonplace.job_groups SET lease_until = NULL, leased_by = NULL, available_at = due, waiting = open_jobs,
+        waiting_since = oldest.created_at, state = coalesce(p_state, state)
+    WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION commonplace.free_group(p_team_id uuid, p_project_id uuid, p_session_key text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS 'SELECT commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL)';
+
+-- Adds calls to the month's sums. p_spent: [{"model", "inputTokens", "outputTokens", "costMicrousd"}], one a call.
+CREATE FUNCTION commonplace.count_spent(p_team_id uuid, p_project_id uuid, p_key_id uuid, p_spent jsonb, p_model text, p_memories bigint)
+RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    -- In a fixed order: two sessions of one team finish at once without a deadlock.
+    INSERT INTO commonplace.usage_counters AS known (team_id, project_id, key_id, month, kind, model, quantity)
+    SELECT p_team_id, p_project_id, p_key_id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, kind, model, sum(quantity)
+    FROM (
+        SELECT 'observation' AS kind, coalesce(p_model, '') AS model, p_memories AS quantity
+        UNION ALL
+        SELECT counted.kind, coalesce(spend ->> 'model', ''), counted.quantity
+        FROM jsonb_array_elements(p_spent) AS spend CROSS JOIN LATERAL (VALUES
+            ('cost_microusd', coalesce((spend ->> 'costMicrousd')::bigint, 0)),
+            ('input_tokens', coalesce((spend ->> 'inputTokens')::bigint, 0)),
+            ('model_calls', 1),
+            ('output_tokens', coalesce((spend ->> 'outputTokens')::bigint, 0)),
+            ('tokens', coalesce((spend ->> 'inputTokens')::bigint, 0) + coalesce((spend ->> 'outputTokens')::bigint, 0))
+        ) AS counted (kind, quantity)) AS each
+    GROUP BY kind, model HAVING sum(quantity) > 0 ORDER BY kind, model
+    ON CONFLICT (team_id, month, kind, project_id, key_id, model)
+        DO UPDATE SET quantity = known.quantity + excluded.quantity, updated_at = now();
+$$;
+
+-- What p_results of a worker of the version before says of its one call.
+CREATE FUNCTION commonplace.spent_of(p_results jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(p_results -> 'spent', CASE WHEN p_results ? 'inputTokens' THEN jsonb_build_array(p_results) ELSE '[]' END);
+
+-- The call is over and its true figures are counted elsewhere; or nobody knows what it used, and the estimate counts.
+CREATE FUNCTION commonplace.end_reservation(p_team_id uuid, p_project_id uuid, p_session_key text, p_is_settled boolean) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    ended commonplace.reservations;
+BEGIN
+    DELETE FROM commonplace.reservations WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key
+        RETURNING * INTO ended;
+    IF ended.team_id IS NULL THEN
+        RETURN;
+    END IF;
+    IF NOT p_is_settled THEN
+        PERFORM commonplace.count_spent(p_team_id, p_project_id, ended.key_id, jsonb_build_array(jsonb_build_object('model', ended.model,
+            'inputTokens', ended.input_tokens, 'outputTokens', ended.output_tokens, 'costMicrousd', ended.cost_microusd)), '', 0);
+    END IF;
+    DELETE FROM commonplace.team_holds WHERE team_id = p_team_id AND reason = 'reserved';
+END
+$$;
+
+-- Sets what a call may cost aside, where the team has a budget. p_call: {"provider", "model", "inputTokens", "outputTokens",
+-- "costMicrousd", "keyId"}. Returns {"outcome": granted|held|lease_lost, "reason", "heldUntil"}. Held: the jobs are back in
+-- the queue, the attempt uncounted, and nothing of the team is claimed until then.
+-- A call is refused once what is spent and set aside reaches the limit, so the last one may pass it: at most that one.
+CREATE FUNCTION commonplace.reserve_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint, p_call jsonb)
+RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    allowed commonplace.team_limits;
+    utc timestamp := now() AT TIME ZONE 'UTC';
+    spent_tokens bigint;
+    spent_cost bigint;
+    aside_tokens bigint;
+    aside_cost bigint;
+    refusal text;
+    until timestamptz;
+BEGIN
+    IF NOT commonplace.hold_lease(p_team_id, p_project_id, p_session_key, p_lease_token) THEN
+        RETURN jsonb_build_object('outcome', 'lease_lost');
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended('commonplace.budget:' || p_team_id, 0));
+    SELECT * INTO allowed FROM commonplace.team_limits WHERE team_id = p_team_id;
+    SELECT coalesce(sum(quantity) FILTER (WHERE kind = 'tokens'), 0), coalesce(sum(quantity) FILTER (WHERE kind = 'cost_microusd'), 0)
+        INTO spent_tokens, spent_cost FROM commonplace.usage_counters
+        WHERE team_id = p_team_id AND month = date_trunc('month', utc)::date AND kind IN ('tokens', 'cost_microusd');
+    SELECT coalesce(sum(input_tokens + output_tokens), 0), coalesce(sum(cost_microusd), 0) INTO aside_tokens, aside_cost
+        FROM commonplace.reservations WHERE team_id = p_team_id AND (project_id, session_key) <> (p_project_id, p_session_key);
+    refusal := CASE
+        WHEN spent_tokens >= allowed.tokens_per_month THEN 'tokens'
+        WHEN spent_cost >= allowed.cost_per_month_usd * 1000000 THEN 'cost'
+        WHEN extract(hour FROM utc) NOT BETWEEN 2 AND 5 AND spent_tokens >= allowed.soft_tokens_per_month THEN 'soft_tokens'
+        WHEN extract(hour FROM utc) NOT BETWEEN 2 AND 5 AND spent_cost >= allowed.soft_cost_per_month_usd * 1000000 THEN 'soft_cost'
+        WHEN spent_tokens + aside_tokens >= allowed.tokens_per_month
+            OR spent_cost + aside_cost >= allowed.cost_per_month_usd * 1000000 THEN 'reserved' END;
+    IF refusal IS NULL THEN
+        INSERT INTO commonplace.reservations (team_id, project_id, session_key, key_id, provider, model, input_tokens, output_tokens,
+            cost_microusd)
+        VALUES (p_team_id, p_project_id, p_session_key, (p_call ->> 'keyId')::uuid, p_call ->> 'provider', p_call ->> 'model',
+            (p_call ->> 'inputTokens')::bigint, (p_call ->> 'outputTokens')::bigint, (p_call ->> 'costMicrousd')::bigint)
+        ON CONFLICT (team_id, project_id, session_key) DO UPDATE SET key_id = excluded.key_id, provider = excluded.provider,
+            model = excluded.model, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
+            cost_microusd = excluded.cost_microusd, created_at = now();
+        RETURN jsonb_build_object('outcome', 'granted');
+    END IF;
+    until := CASE
+        WHEN refusal IN ('tokens', 'cost') THEN (date_trunc('month', utc) + interval '1 month') AT TIME ZONE 'UTC'
+        -- Until one of the calls under way has ended, which lifts it.
+        WHEN refusal = 'reserved' THEN now() + interval '1 minute'
+        ELSE (date_trunc('day', utc - interval '2 hours') + interval '1 day 2 hours') AT TIME ZONE 'UTC' END;
+    INSERT INTO commonplace.team_holds AS h (team_id, held_until, reason) VALUES (p_team_id, until, refusal)
+        ON CONFLICT (team_id) DO UPDATE SET held_until = excluded.held_until, reason = excluded.reason, created_at = now()
+            WHERE (h.held_until, h.reason) IS DISTINCT FROM (excluded.held_until, excluded.reason);
+    IF FOUND AND refusal <> 'reserved' THEN
+        INSERT INTO commonplace.audit_log (team_id, actor, action, resource_type, resource_id, details)
+        VALUES (p_team_id, 'system:budget', 'generation.held', 'team', p_team_id::text, jsonb_build_object('reason', refusal,
+            'heldUntil', until, 'tokens', spent_tokens, 'costMicrousd', spent_cost));
+    END IF;
+    PERFORM commonplace.hand_back(p_team_id, p_project_id, p_session_key);
+    PERFORM commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL);
+    RETURN jsonb_build_object('outcome', 'held', 'reason', refusal, 'heldUntil', until);
+END
+$$;
+
+-- As in 0004, but a job that was never tried is due whenever its group is, and each taken job is audited.
+CREATE OR REPLACE FUNCTION commonplace.take_due_jobs(p_team_id uuid, p_project_id uuid, p_session_key text, p_worker text, p_max_jobs integer)
+RETURNS uuid[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    taken uuid[];
+BEGIN
+    WITH oldest AS (
+        SELECT id, event_id, number, status = 'processing' OR run_after <= now() OR (attempts = 0 AND last_error IS NULL) AS is_due,
+            attempts + 1 >= max_attempts AS is_last_chance, row_number() OVER (ORDER BY number) AS place
+        FROM commonplace.jobs
+        WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key
+            AND status IN ('queued', 'processing')
+        ORDER BY number LIMIT p_max_jobs),
+    weighed AS (
+        SELECT oldest.*, sum(coalesce(pg_column_size(e.payload), 0)) OVER (ORDER BY oldest.number) <= 2000000 AS is_light
+        FROM oldest LEFT JOIN commonplace.events e ON e.team_id = p_team_id AND e.id = oldest.event_id),
+    due AS (
+        SELECT id, bool_and(is_due AND (place = 1 OR is_light AND NOT is_last_chance)) OVER so_far
+            AND (place = 1 OR NOT first_value(is_last_chance) OVER so_far) AS is_taken
+        FROM weighed WINDOW so_far AS (ORDER BY number)),
+    marked AS (
+        UPDATE commonplace.jobs j SET status = 'processing', attempts = j.attempts + 1, locked_at = now(), locked_by = p_worker,
+            updated_at = now()
+        FROM due WHERE due.is_taken AND j.id = due.id AND j.team_id = p_team_id AND j.status IN ('queued', 'processing')
+        RETURNING j.id, j.key_id, j.actor, j.request_id, j.source_type, j.source_id, j.attempts),
+    noted AS (
+        INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, resource_id, details)
+        SELECT p_team_id, p_project_id, key_id, actor, request_id, 'generation_job.processing', 'observation_generation_job', id::text,
+            jsonb_build_object('sourceType', source_type, 'sourceId', source_id, 'attempt', attempts, 'workerId', p_worker)
+        FROM marked)
+    SELECT array_agg(id) INTO taken FROM marked;
+    RETURN taken;
+END
+$$;
+
+-- The group to claim next, locked: of the first team after p_after that has due work, the one that waited longest.
+-- The planner's choice must not depend on what the table held when the plan was made: a queue is empty one minute and
+-- has a million rows the next.
+CREATE FUNCTION commonplace.next_group(p_after uuid) RETURNS SETOF commonplace.job_groups
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+    SET enable_sort = off SET enable_incremental_sort = off AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM commonplace.job_groups WHERE team_id > p_after AND available_at <= now()
+        ORDER BY team_id, available_at LIMIT 1 FOR UPDATE SKIP LOCKED;
+END
+$$;
+
+-- What the worker is told of a leased group: {"team": {"id", "defaultVisibility", "generationMode"}, "limits": row of
+-- team_limits or null, "project": {"id", "name"}, "sessionKey", "leaseToken", "request": what the person asked for last or null,
+-- "state": the group's, "recent": [{"id", "title"}] of the state's memories that still stand, oldest first,
+-- "jobs": [{"id", "attempt", "maxAttempts", "sourceType", "sourceId", "jobType", "keyId", "sessionId", "createdAt",
+--   "event": null or {"id", "eventType", "sourceAdapter", "platformSource", "occurredAt", "payload"}}]}.
+CREATE FUNCTION commonplace.lease_json(p_group commonplace.job_groups, p_team commonplace.teams, p_taken uuid[]) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_build_object(
+        'team', jsonb_build_object('id', p_team.id, 'defaultVisibility', p_team.default_visibility, 'generationMode', p_team.generation_mode),
+        'limits', (SELECT to_jsonb(l) - 'team_id' FROM commonplace.team_limits l WHERE l.team_id = p_team.id),
+        'project', (SELECT jsonb_build_object('id', p.id, 'name', p.name) FROM commonplace.projects p
+                    WHERE p.team_id = p_team.id AND p.id = p_group.project_id),
+        'sessionKey', p_group.session_key, 'leaseToken', p_group.lease_token, 'state', p_group.state,
+        'request', (SELECT left(s.metadata ->> 'prompt', 2000) FROM commonplace.sessions s
+                    WHERE s.team_id = p_team.id AND s.id = p_group.session_id),
+        'recent', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'title', coalesce(m.title, left(m.content, 120))) ORDER BY place), '[]')
+            FROM jsonb_array_elements_text(p_group.state -> 'recent') WITH ORDINALITY AS known (id, place)
+            JOIN commonplace.memories m ON m.team_id = p_team.id AND m.id = known.id::uuid AND m.superseded_by IS NULL),
+        'jobs', (SELECT jsonb_agg(jsonb_build_object('id', j.id, 'attempt', j.attempts, 'maxAttempts', j.max_attempts,
+                'sourceType', j.source_type, 'sourceId', j.source_id, 'jobType', j.job_type, 'keyId', j.key_id,
+                'sessionId', j.session_id, 'createdAt', j.created_at,
+                'event', CASE WHEN e.id IS NOT NULL THEN jsonb_build_object('id', e.id, 'eventType', e.event_type,
+                    'sourceAdapter', e.source_adapter, 'platformSource', e.platform_source, 'occurredAt', e.occurred_at,
+                    'payload', e.payload) END) ORDER BY j.number)
+            FROM commonplace.jobs j LEFT JOIN commonplace.events e ON e.team_id = j.team_id AND e.id = j.event_id
+            WHERE j.team_id = p_team.id AND j.id = ANY (p_taken)));
+$$;
+
+-- Leases a session for p_lease_seconds and returns lease_json with "expired": jobs given up in passing, and "paused": those of
+-- p_credentials that nobody should call now. Without jobs: {"expired", "paused", "pausedSeconds", "jobs": []}; NULL when
+-- nothing was due. While all of p_credentials are paused nothing is leased, and pausedSeconds says for how long.
+-- Teams take turns: the next after p_after that has due work, round and round, so that one team's backlog delays another's
+-- job by one turn. Within a team, the session that waited longest.
+DROP FUNCTION commonplace.claim_v1(text, integer, integer);
+CREATE FUNCTION commonplace.claim_v1(p_worker text, p_lease_seconds integer, p_max_jobs integer,
+    p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000', p_credentials text[] DEFAULT '{}')
+RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before_all constant uuid := '00000000-0000-0000-0000-000000000000';
+    reached uuid := p_after;
+    found_group commonplace.job_groups;
+    team commonplace.teams;
+    taken uuid[];
+    expired integer := 0;
+    paused text[];
+    paused_until timestamptz;
+BEGIN
+    IF NOT EXISTS (SELECT FROM commonplace.job_groups WHERE available_at <= now()) THEN
+        RETURN NULL;
+    END IF;
+    SELECT coalesce(array_agg(p.credential), '{}'), min(p.paused_until) INTO paused, paused_until
+        FROM commonplace.provider_pauses p WHERE p.credential = ANY (p_credentials) AND p.paused_until > now();
+    IF cardinality(paused) > 0 AND paused @> p_credentials THEN
+        RETURN jsonb_build_object('expired', 0, 'paused', to_jsonb(paused), 'jobs', '[]'::jsonb,
+            'pausedSeconds', extract(epoch FROM paused_until - now()));
+    END IF;
+    -- Bounded: groups without due work are put right in passing, and one claim must stay short.
+    FOR step IN 1..100 LOOP
+        SELECT * INTO found_group FROM commonplace.next_group(reached);
+        IF NOT FOUND THEN
+            EXIT WHEN reached = before_all;
+            reached := before_all;
+            CONTINUE;
+        END IF;
+        SELECT * INTO team FROM commonplace.teams WHERE id = found_group.team_id;
+        IF team.detached_at IS NOT NULL THEN
+            -- Out of the way, and back soon after the team is adopted again.
+            UPDATE commonplace.job_groups SET available_at = now() + interval '10 minutes', lease_until = NULL, leased_by = NULL
+            WHERE team_id = found_group.team_id AND project_id = found_group.project_id AND session_key = found_group.session_key;
+            CONTINUE;
+        END IF;
+        IF EXISTS (SELECT FROM commonplace.team_holds h WHERE h.team_id = team.id AND h.held_until > now()) THEN
+            reached := team.id;
+            CONTINUE;
+        END IF;
+        IF found_group.lease_until IS NOT NULL THEN
+            expired := expired + commonplace.bury_spent_jobs(found_group.team_id, found_group.project_id, found_group.session_key);
+            PERFORM commonplace.end_reservation(found_group.team_id, found_group.project_id, found_group.session_key, false);
+        END IF;
+        taken := commonplace.take_due_jobs(found_group.team_id, found_group.project_id, found_group.session_key, p_worker, p_max_jobs);
+        IF taken IS NULL THEN
+            PERFORM commonplace.free_group(found_group.team_id, found_group.project_id, found_group.session_key);
+            CONTINUE;
+        END IF;
+        UPDATE commonplace.job_groups SET lease_token = lease_token + 1, leased_by = p_worker,
+            lease_until = now() + make_interval(secs => p_lease_seconds), available_at = now() + make_interval(secs => p_lease_seconds)
+        WHERE team_id = found_group.team_id AND project_id = found_group.project_id AND session_key = found_group.session_key
+        RETURNING * INTO found_group;
+        RETURN commonplace.lease_json(found_group, team, taken) || jsonb_build_object('expired', expired, 'paused', to_jsonb(paused));
+    END LOOP;
+    RETURN CASE WHEN expired > 0 THEN jsonb_build_object('expired', expired, 'paused', to_jsonb(paused), 'jobs', '[]'::jsonb) END;
+END
+$$;
+
+-- Writes what a model call made of the lease's jobs, completes them and gives the group back.
+-- p_results: {"provider", "model", "spent": as in count_spent, "seconds": the worker's time or null, "state": for the next call
+--   or absent, "jobs": [{"id", "skipped": why no call was made for it or null, "memories": [{"id", "index", "kind", "title", "content",
+--   "metadata", "keywords", "tags", "replaces": [memory id], "sources": [{"eventId", "jobId"} or {"sessionId", "jobId"}]}]}]}.
+-- A memory stays in the job's own team and project, and replaces only what the job's own actor wrote there. A job that was
+-- cancelled or erased meanwhile persists nothing, nor does a memory one of whose events was erased. Taken jobs that p_results
+-- leaves out are handed back.
+-- Returns {"outcome": written|lease_lost, "jobs": completed, "memories": written, "handedBack"}. Running it again writes nothing.
+CREATE OR REPLACE FUNCTION commonplace.complete_jobs_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint,
+    p_results jsonb)
+RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    finished uuid[];
+    heard uuid[];
+    payer uuid;
+    written integer;
+    handed integer;
+    is_first boolean;
+    adopted_visibility text;
+BEGIN
+    IF NOT commonplace.hold_lease(p_team_id, p_project_id, p_session_key, p_lease_token) THEN
+        RETURN jsonb_build_object('outcome', 'lease_lost', 'jobs', 0, 'memories', 0, 'handedBack', 0);
+    END IF;
+    -- Running it again, because the first answer was lost, must not count the calls twice.
+    SELECT lease_until IS NOT NULL INTO is_first FROM commonplace.job_groups
+        WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
+    PERFORM FROM commonplace.events WHERE team_id = p_team_id AND project_id = p_project_id AND id IN (
+            SELECT (source ->> 'eventId')::uuid FROM jsonb_array_elements(p_results -> 'jobs') AS result,
+                jsonb_array_elements(result -> 'memories') AS memory, jsonb_array_elements(memory -> 'sources') AS source)
+        ORDER BY id FOR KEY SHARE;
+    SELECT coalesce(array_agg(id), '{}'), coalesce(array_agg(id) FILTER (WHERE awaited), '{}'), (array_agg(key_id ORDER BY number))[1]
+    INTO finished, heard, payer FROM (
+        SELECT id, number, key_id, awaited FROM commonplace.jobs
+        WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key AND status = 'processing'
+            AND id IN (SELECT (result ->> 'id')::uuid FROM jsonb_array_elements(p_results -> 'jobs') AS result)
+        ORDER BY number FOR UPDATE) AS ours;
+    SELECT coalesce(default_visibility, 'team') INTO adopted_visibility FROM commonplace.teams WHERE id = p_team_id;
+    WITH wanted AS (
+        SELECT job.id AS job_id, job.number AS job_number, job.key_id, job.actor, job.request_id, job.session_id,
+            job.source_type, job.source_id, memory, job.id::text || ':' || (memory ->> 'index') AS generation_key, event.source_adapter
+        FROM jsonb_array_elements(p_results -> 'jobs') AS result
+            JOIN commonplace.jobs job ON job.team_id = p_team_id AND job.id = (result ->> 'id')::uuid AND job.id = ANY (finished)
+            LEFT JOIN commonplace.events event ON event.team_id = p_team_id AND event.id = job.event_id
+            CROSS JOIN jsonb_array_elements(result -> 'memories') AS memory
+        WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(memory -> 'sources') AS source
+            WHERE source ? 'eventId' AND NOT EXISTS (SELECT FROM commonplace.events e WHERE e.team_id = p_team_id
+                AND e.project_id = p_project_id AND e.id = (source ->> 'eventId')::uuid))),
+    made AS (
+        INSERT INTO commonplace.memories (id, team_id, project_id, session_id, owner_actor, visibility, kind, title, content,
+            metadata, tags, keywords, generation_key, job_id, author_key_id, model)
+        SELECT (memory ->> 'id')::uuid, p_team_id, p_project_id, session_id, actor, adopted_visibility, memory ->> 'kind',
+            memory ->> 'title', memory ->> 'content', memory -> 'metadata',
+            ARRAY(SELECT jsonb_array_elements_text(memory -> 'tags')), ARRAY(SELECT jsonb_array_elements_text(memory -> 'keywords')),
+            generation_key, job_id, key_id, p_results ->> 'model'
+        FROM wanted ORDER BY job_number, (memory ->> 'index')::integer
+        ON CONFLICT (team_id, generation_key) DO NOTHING
+        RETURNING id, job_id, generation_key),
+    sourced AS (
+        INSERT INTO commonplace.memory_sources (memory_id, team_id, source_type, source_id, event_id, job_id, metadata)
+        SELECT made.id, p_team_id, CASE WHEN source ? 'eventId' THEN 'agent_event' ELSE 'session_summary' END,
+            coalesce(source ->> 'eventId', source ->> 'sessionId')::uuid, (source ->> 'eventId')::uuid,
+            CASE WHEN (source ->> 'jobId')::uuid = ANY (finished) THEN (source ->> 'jobId')::uuid END,
+            jsonb_build_object('provider', p_results -> 'provider', 'parsedObservationIndex', wanted.memory -> 'index',
+                'source_adapter', wanted.source_adapter, 'actor_id', wanted.actor, 'api_key_id', wanted.key_id)
+        FROM made JOIN wanted USING (generation_key) CROSS JOIN jsonb_array_elements(wanted.memory -> 'sources') AS source
+        ON CONFLICT (memory_id, source_type, source_id) DO NOTHING),
+    replaced AS (
+        UPDATE commonplace.memories old SET superseded_by = made.id, valid_to = now(), updated_at = clock_timestamp()
+        FROM made JOIN wanted USING (generation_key) CROSS JOIN jsonb_array_elements_text(wanted.memory -> 'replaces') AS stale (id)
+        WHERE old.team_id = p_team_id AND old.project_id = p_project_id AND old.id = stale.id::uuid
+            AND old.owner_actor = wanted.actor AND old.superseded_by IS NULL),
+    noted AS (
+        INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, resource_id, details)
+        SELECT p_team_id, p_project_id, key_id, actor, request_id, 'observation.created', 'observation', made.id::text,
+            jsonb_build_object('generationJobId', made.job_id, 'sourceType', source_type, 'sourceId', source_id,
+                'provider', p_results -> 'provider', 'model', p_results -> 'model', 'sourceAdapter', source_adapter,
+                'parsedObservationIndex', memory -> 'index', 'kind', memory -> 'kind')
+        FROM made JOIN wanted USING (generation_key)),
+    closed AS (
+        UPDATE commonplace.jobs SET status = 'completed', completed_at = now(), locked_at = NULL, locked_by = NULL, last_error = NULL,
+            service_seconds = (p_results ->> 'seconds')::real / cardinality(finished), updated_at = now()
+        WHERE team_id = p_team_id AND id = ANY (finished)
+        RETURNING id, key_id, actor, request_id, event_id, source_type, attempts),
+    closed_noted AS (
+        INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, resource_id, details)
+        SELECT p_team_id, p_project_id, closed.key_id, closed.actor, closed.request_id, 'generation_job.completed',
+            'observation_generation_job', closed.id::text,
+            jsonb_strip_nulls(jsonb_build_object('generationJobId', closed.id, 'provider', p_results -> 'provider', 'model', p_results -> 'model',
+                'observationCount', (SELECT count(*) FROM made WHERE made.job_id = closed.id),
+                'observationIds', (SELECT coalesce(jsonb_agg(made.id), '[]') FROM made WHERE made.job_id = closed.id),
+                'sourceAdapter', event.source_adapter, 'sourceType', closed.source_type, 'skipped', result -> 'skipped'))
+        FROM closed LEFT JOIN commonplace.events event ON event.team_id = p_team_id AND event.id = closed.event_id
+            LEFT JOIN jsonb_array_elements(p_results -> 'jobs') AS result ON (result ->> 'id')::uuid = closed.id)
+    SELECT count(*) INTO written FROM made;
+    UPDATE commonplace.sessions SET last_generated_at = now(), updated_at = now()
+        WHERE team_id = p_team_id AND id IN (SELECT session_id FROM commonplace.jobs WHERE team_id = p_team_id AND id = ANY (finished));
+    handed := commonplace.hand_back(p_team_id, p_project_id, p_session_key);
+    PERFORM commonplace.let_go(p_team_id, p_project_id, p_session_key,
+        CASE WHEN cardinality(finished) > 0 THEN p_results -> 'state' END);
+    IF is_first THEN
+        PERFORM commonplace.end_reservation(p_team_id, p_project_id, p_session_key, true);
+        PERFORM commonplace.count_spent(p_team_id, p_project_id, payer, commonplace.spent_of(p_results), p_results ->> 'model', written);
+    END IF;
+    PERFORM pg_notify('commonplace_jobs', id::text) FROM unnest(heard) AS id;
+    RETURN jsonb_build_object('outcome', 'written', 'jobs', cardinality(finished), 'memories', written, 'handedBack', handed);
+END
+$$;
+
+-- Ends an attempt without memories: each job is tried again later or is given up.
+-- p_failures: {"provider", "model", "spent": as in count_spent, "jobs": [{"id", "retryAfterSeconds" (null: give up),
+--   "counted": whether the attempt counts, "error": {"reason", "classification", …}}]}. Taken jobs that it leaves out are
+-- handed back. Returns {"outcome": written|lease_lost, "retried", "failed", "handedBack"}. Running it again writes nothing.
+CREATE OR REPLACE FUNCTION commonplace.fail_jobs_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint,
+    p_failures jsonb)
+RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    failed uuid[];
+    heard uuid[];
+    retried integer;
+    payer uuid;
+    handed integer;
+    is_first boolean;
+BEGIN
+    IF NOT commonplace.hold_lease(p_team_id, p_project_id, p_session_key, p_lease_token) THEN
+        RETURN jsonb_build_object('outcome', 'lease_lost', 'retried', 0, 'failed', 0, 'handedBack', 0);
+    END IF;
+    -- Running it again, because the first answer was lost, must not count the calls twice.
+    SELECT lease_until IS NOT NULL INTO is_first FROM commonplace.job_groups
+        WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
+    SELECT (array_agg(key_id ORDER BY number))[1] INTO payer FROM commonplace.jobs WHERE team_id = p_team_id
+        AND id IN (SELECT (verdict ->> 'id')::uuid FROM jsonb_array_elements(p_failures -> 'jobs') AS verdict);
+    WITH verdict AS (
+        SELECT job.id, verdict -> 'error' AS error, coalesce((verdict ->> 'counted')::boolean, true) AS counted,
+            make_interval(secs => (verdict ->> 'retryAfterSeconds')::double precision) AS pause,
+            verdict ->> 'retryAfterSeconds' IS NOT NULL
+                AND (job.attempts < job.max_attempts OR NOT coalesce((verdict ->> 'counted')::boolean, true)) AS again
+        FROM jsonb_array_elements(p_failures -> 'jobs') AS verdict
+            JOIN commonplace.jobs job ON job.team_id = p_team_id AND job.id = (verdict ->> 'id')::uuid),
+    ended AS (
+        UPDATE commonplace.jobs job SET
+            status = CASE WHEN again THEN 'queued' ELSE 'failed' END,
+            failed_at = CASE WHEN again THEN NULL ELSE now() END,
+            attempts = CASE WHEN counted THEN job.attempts ELSE greatest(job.attempts - 1, 0) END,
+            run_after = CASE WHEN again THEN now() + pause ELSE job.run_after END,
+            last_error = error, locked_at = NULL, locked_by = NULL, updated_at = now()
+        FROM verdict
+        WHERE job.team_id = p_team_id AND job.project_id = p_project_id AND job.session_key = p_session_key
+            AND job.id = verdict.id AND job.status = 'processing'
+        RETURNING job.id, job.status, job.key_id, job.actor, job.request_id, job.attempts, job.last_error, job.awaited),
+    noted AS (
+        INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, resource_id, details)
+        SELECT p_team_id, p_project_id, key_id, actor, request_id,
+            CASE status WHEN 'failed' THEN 'generation_job.failed' ELSE 'generation_job.retry_scheduled' END,
+            'observation_generation_job', id::text,
+            last_error || jsonb_build_object('attempts', attempts, 'provider', p_failures -> 'provider', 'model', p_failures -> 'model')
+        FROM ended)
+    SELECT coalesce(array_agg(id) FILTER (WHERE status = 'failed'), '{}'), count(*) FILTER (WHERE status = 'queued'),
+        coalesce(array_agg(id) FILTER (WHERE status = 'failed' AND awaited), '{}')
+    INTO failed, retried, heard FROM ended;
+    handed := commonplace.hand_back(p_team_id, p_project_id, p_session_key);
+    PERFORM commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL);
+    IF is_first THEN
+        PERFORM commonplace.end_reservation(p_team_id, p_project_id, p_session_key, true);
+        PERFORM commonplace.count_spent(p_team_id, p_project_id, payer, commonplace.spent_of(p_failures), '', 0);
+    END IF;
+    PERFORM pg_notify('commonplace_jobs', id::text) FROM unnest(heard) AS id;
+    RETURN jsonb_build_object('outcome', 'written', 'retried', retried, 'failed', cardinality(failed), 'handedBack', handed);
+END
+$$;
+
+-- A worker that stops hands its lease back; the attempt does not count. A call that it broke off may be billed all the same,
+-- so what was set aside for it counts as spent. False: the lease was lost already.
+CREATE OR REPLACE FUNCTION commonplace.release_jobs_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint)
+RETURNS boolean LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT commonplace.hold_lease(p_team_id, p_project_id, p_session_key, p_lease_token) THEN
+        RETURN false;
+    END IF;
+    PERFORM commonplace.hand_back(p_team_id, p_project_id, p_session_key);
+    PERFORM commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL);
+    PERFORM commonplace.end_reservation(p_team_id, p_project_id, p_session_key, false);
+    RETURN true;
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    commonplace.let_go(uuid, uuid, text, jsonb),
+    commonplace.count_spent(uuid, uuid, uuid, jsonb, text, bigint),
+    commonplace.spent_of(jsonb),
+    commonplace.end_reservation(uuid, uuid, text, boolean),
+    commonplace.reserve_v1(uuid, uuid, text, bigint, jsonb),
+    commonplace.claim_v1(text, integer, integer, uuid, text[])
+TO commonplace_runtime;

@@ -1,7 +1,7 @@
 """Rows as an ingest leaves them, and ways to wait for what a worker makes of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -11,7 +11,7 @@ from uuid import UUID
 from commonplace_runtime.domain.observations import Generated, Observation, SourceEvent
 from commonplace_runtime.entrypoints.worker import run_worker
 from commonplace_runtime.ids import uuid7
-from commonplace_runtime.llm.ports import Batch
+from commonplace_runtime.llm.ports import Batch, Estimate
 from commonplace_runtime.services.generate import Terms
 from commonplace_runtime.settings import Settings, load_settings
 from commonplace_runtime.store import jobs as store
@@ -54,13 +54,13 @@ WITH event AS (
         event_type, actor, key_id, payload, occurred_at)
     VALUES ($1, $3, $4, $5, 'hook', $1::uuid::text, $6, $7, $8, $9, now()))
 INSERT INTO commonplace.jobs (id, team_id, project_id, session_key, event_id, source_type, source_id, job_type,
-    run_after, key_id, actor, max_attempts)
-VALUES ($2, $3, $4, $5, $1, 'agent_event', $1, 'event', now() + make_interval(secs => $10), $8, $7, $11)
+    run_after, key_id, actor, max_attempts, awaited)
+VALUES ($2, $3, $4, $5, $1, 'agent_event', $1, 'event', now() + make_interval(secs => $10), $8, $7, $11, $12)
 """
 _GROUP = """
-INSERT INTO commonplace.job_groups AS g (team_id, project_id, session_key, available_at)
-VALUES ($1, $2, $3, now() + make_interval(secs => $4))
-ON CONFLICT (team_id, project_id, session_key) DO UPDATE SET available_at =
+INSERT INTO commonplace.job_groups AS g (team_id, project_id, session_key, available_at, waiting)
+VALUES ($1, $2, $3, now() + make_interval(secs => $4), 1)
+ON CONFLICT (team_id, project_id, session_key) DO UPDATE SET waiting = g.waiting + 1, available_at =
     CASE WHEN g.lease_until > now() THEN g.available_at
     ELSE least(coalesce(g.available_at, 'infinity'), excluded.available_at) END
 """
@@ -75,6 +75,7 @@ async def put_event(
     event_type: str = "assistant_message",
     delay: float = 0.0,
     max_attempts: int = 3,
+    awaited: bool = False,
 ) -> Put:
     put = Put(event_id=uuid7(), job_id=uuid7(), session_key=session)
     async with pool.acquire() as connection, connection.transaction():
@@ -92,6 +93,7 @@ async def put_event(
             payload,
             delay,
             max_attempts,
+            awaited,
         )
     return put
 
@@ -133,8 +135,8 @@ async def take(pool: Pool, *, worker: str = "w") -> tuple[Lease, Sequence[Claime
     """Claim as a worker does, and be sure that there was something."""
     claim = await store.claim(pool, worker=worker, lease_seconds=60, max_jobs=10)
     assert claim is not None
-    assert claim.lease is not None
-    return claim.lease, claim.jobs
+    assert claim.claimed is not None
+    return claim.claimed.lease, claim.claimed.jobs
 
 
 async def until(holds: Callable[[], Awaitable[bool]], *, seconds: float = 30.0) -> None:
@@ -145,13 +147,19 @@ async def until(holds: Callable[[], Awaitable[bool]], *, seconds: float = 30.0) 
 
 
 def terms(worker: str = "test", *, lease_seconds: float = 60.0, jitter: float = 0.0) -> Terms:
-    return Terms(worker=worker, lease_seconds=lease_seconds, jitter=lambda: jitter)
+    return Terms(worker=worker, lease_seconds=lease_seconds, jitter=lambda: jitter, price=price)
+
+
+def price(_model: str, input_tokens: int, output_tokens: int) -> int:
+    """Ten micro-USD an input token, fifty an output token."""
+    return 10 * input_tokens + 50 * output_tokens
 
 
 class ScriptedGenerator:
     """A generator whose answer is a function; it notes what it was asked, and can be held."""
 
     provider = "scripted"
+    credentials = ("scripted:1",)
 
     def __init__(self, answer: Callable[[Batch], Generated] | None = None, *, batch: int = 30) -> None:
         self._answer = answer or one_each
@@ -164,7 +172,11 @@ class ScriptedGenerator:
     def batch_size(self, events: Sequence[SourceEvent]) -> int:
         return min(len(events), self._batch)
 
-    async def generate(self, batch: Batch) -> Generated:
+    def estimate(self, batch: Batch) -> Estimate | None:
+        return Estimate(provider="scripted", model="scripted-1", input_tokens=100 * len(batch.events), output_tokens=50)
+
+    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
+        self.avoided = set(avoid)
         self.batches.append([event.payload for event in batch.events])
         self.called.set()
         await self.go_on.wait()

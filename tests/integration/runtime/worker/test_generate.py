@@ -49,9 +49,13 @@ async def test_an_event_becomes_a_memory_with_all_that_the_wire_shows(admin_pool
     assert job is not None
     assert (job["status"], job["attempts"], job["locked_by"], job["last_error"]) == ("completed", 1, None, None)
     audit = await admin_pool.fetch("SELECT action, details, key_id FROM commonplace.audit_log ORDER BY action")
-    assert [row["action"] for row in audit] == ["generation_job.completed", "observation.created"]
+    assert [row["action"] for row in audit] == [
+        "generation_job.completed",
+        "generation_job.processing",
+        "observation.created",
+    ]
     assert audit[0]["details"]["observationIds"] == [str(memory["id"])]
-    assert audit[1]["details"]["sourceId"] == str(put.event_id)
+    assert audit[2]["details"]["sourceId"] == str(put.event_id)
     group = await admin_pool.fetchrow("SELECT available_at, lease_until, leased_by FROM commonplace.job_groups")
     assert group is not None
     assert list(group.values()) == [None, None, None]
@@ -244,8 +248,7 @@ async def test_completing_twice_writes_once(admin_pool: Pool, runtime_pool: Pool
     results = {
         "provider": "p",
         "model": "m",
-        "inputTokens": 3,
-        "outputTokens": 4,
+        "spent": [{"provider": "p", "model": "m", "inputTokens": 3, "outputTokens": 4, "costMicrousd": 50}],
         "jobs": [{"id": str(put.job_id), "memories": [memory]}],
     }
 
@@ -256,12 +259,14 @@ async def test_completing_twice_writes_once(admin_pool: Pool, runtime_pool: Pool
     assert second == {"outcome": "written", "jobs": 0, "memories": 0, "handedBack": 0}
     usage = await admin_pool.fetch("SELECT kind, quantity, model FROM commonplace.usage_counters ORDER BY kind")
     assert [tuple(row) for row in usage] == [
+        ("cost_microusd", 50, "m"),
         ("input_tokens", 3, "m"),
+        ("model_calls", 1, "m"),
         ("observation", 1, "m"),
         ("output_tokens", 4, "m"),
         ("tokens", 7, "m"),
     ]
-    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.audit_log") == 2
+    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.audit_log") == 3
 
 
 def _failing(kind: FailureKind, **more: Any) -> ScriptedGenerator:
@@ -304,12 +309,30 @@ async def test_what_is_not_the_jobs_fault_costs_no_attempt(
 ) -> None:
     await put_event(admin_pool, await make_tenant(admin_pool))
 
-    outcome = await run_group(runtime_pool, _failing(kind, retry_after_seconds=7.0), terms())
+    await run_group(runtime_pool, _failing(kind, retry_after_seconds=7.0), terms())
 
     job = await admin_pool.fetchrow("SELECT status, attempts, run_after > now() AS later FROM commonplace.jobs")
     assert job is not None
     assert tuple(job) == ("queued", 0, True)
-    assert outcome.pause_seconds == (7.0 if kind == "throttled" else 60.0)
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("throttled", 7.0), ("configuration", 60.0)])
+async def test_a_refusal_of_everybody_pauses_every_worker(
+    admin_pool: Pool, runtime_pool: Pool, kind: FailureKind, seconds: float
+) -> None:
+    tenant = await make_tenant(admin_pool)
+    await put_event(admin_pool, tenant)
+    await put_event(admin_pool, tenant, session="c:-:another")
+    refused = _failing(kind, retry_after_seconds=7.0, credential="scripted:1")
+    await run_group(runtime_pool, refused, terms())
+
+    elsewhere = await run_group(runtime_pool, refused, terms(worker="another process"))
+
+    assert elsewhere.kind == "paused"
+    assert 0 < elsewhere.pause_seconds <= seconds
+    assert len(refused.batches) == 1
+    await admin_pool.execute("UPDATE commonplace.provider_pauses SET paused_until = now()")
+    assert (await run_group(runtime_pool, ScriptedGenerator(), terms())).kind == "completed"
 
 
 async def test_a_younger_job_waits_behind_the_retry_of_an_older_one(admin_pool: Pool, runtime_pool: Pool) -> None:
@@ -436,7 +459,7 @@ async def test_what_was_cancelled_or_erased_meanwhile_leaves_no_memory(admin_poo
     assert [memory["events"] for memory in await memories(admin_pool, tenant)] == [[kept.event_id]]
 
 
-async def test_finished_jobs_are_announced(admin_pool: Pool, runtime_pool: Pool) -> None:
+async def test_the_end_of_an_awaited_job_is_announced(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
     heard: list[str] = []
 
@@ -445,12 +468,14 @@ async def test_finished_jobs_are_announced(admin_pool: Pool, runtime_pool: Pool)
 
     async with admin_pool.acquire() as listener:
         await listener.add_listener("commonplace_jobs", hear)
-        done = await put_event(admin_pool, tenant, session="c:-:done")
+        done = await put_event(admin_pool, tenant, session="c:-:done", awaited=True)
         await run_group(runtime_pool, ScriptedGenerator(), terms())
-        failed = await put_event(admin_pool, tenant, session="c:-:failed")
+        failed = await put_event(admin_pool, tenant, session="c:-:failed", awaited=True)
         await run_group(runtime_pool, _failing("poison"), terms())
-        await put_event(admin_pool, tenant, session="c:-:retried")
-        await run_group(runtime_pool, _failing("transient"), terms())
+        await put_event(admin_pool, tenant, session="c:-:retried", awaited=True)
+        await run_group(runtime_pool, _failing("transient"), terms(jitter=0.9))
+        await put_event(admin_pool, tenant, session="c:-:unawaited")
+        await run_group(runtime_pool, ScriptedGenerator(), terms())
         await listener.fetchval("SELECT 1")
         await listener.remove_listener("commonplace_jobs", hear)
 
