@@ -6,8 +6,9 @@ was told before. Words of people and agents, changes of files and state, and fai
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from commonplace_runtime.domain.commands import Outcome, command_of, is_noise, outcome_of, writes
@@ -57,7 +58,7 @@ _SEEN: Final = "seen before"
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """An event to be sent, and the places (from 0, ascending) of the events that it stands for, its own included."""
+    """An event to be sent, and the places (from 0, ascending) of those it stands for: its own, then its equals'."""
 
     event: SourceEvent
     places: tuple[int, ...]
@@ -78,79 +79,113 @@ class Condensed:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Digests of what was told here, to be handed to the session's next `condense` as `seen`; newest last."""
-        places = {*self.dropped, *(place for kept in self.kept for place in kept.places)}
-        newest = {digest: place for place, digest in sorted(self.remembered.items()) if place in places}
+        """Digests of what was told here, newest last: `seen` of the session's next `condense` ends with them."""
+        newest = {digest: place for place, digest in sorted(self.remembered.items())}
         return tuple(sorted(newest, key=newest.__getitem__))
 
-    def first(self, count: int) -> "Condensed":
-        """The same with the first `count` of the kept events: what one call takes. The others are told later."""
-        return replace(self, kept=self.kept[:count])
 
-
-def condense(events: Sequence[SourceEvent], seen: Collection[str]) -> Condensed:
+def condense(events: Sequence[SourceEvent], seen: Sequence[str]) -> Condensed:
     """
-    Tell apart what a model should read. `events`: one session's, in order. `seen`: digests of its earlier batches.
+    Tell apart what a model should read. `events`: one session's, in order. `seen`: digests of what its earlier
+    batches told, newest last.
 
     Never raises; an event that is not understood is kept.
     """
-    known = set(seen)
-    files = KnownFiles(known)
+    memory = _Memory(seen)
     dropped: dict[int, str] = {}
     remembered: dict[int, str] = {}
     left: list[_Told] = []
     for place, event in enumerate(events):
-        told = _told(place, event)
-        reason = _reason(told, known)
+        told = _told(place, event, memory)
+        reason = _reason(told, memory)
         if reason is None:
             left.append(told)
         else:
             dropped[place] = reason
-        written = files.after(told.use, told.tool) if told.use and not told.failed else ""
-        if written:
-            known.add(written)
-            remembered[place] = written
-        elif reason in (None, _SEEN) and told.digest and not (told.in_order or told.failed):
-            remembered[place] = told.digest
+        if digest := memory.take(told, sent=reason in (None, _SEEN)):
+            remembered[place] = digest
     return Condensed(kept=_folded(left), dropped=dropped, remembered=remembered)
+
+
+class _Memory:
+    """What was told so far: digests with their order, texts of files, and which commands failed since."""
+
+    def __init__(self, seen: Sequence[str]) -> None:
+        self._order = {digest: order for order, digest in enumerate(seen)}
+        self._files = KnownFiles(self._order.keys())
+        self._failures: Counter[str] = Counter()
+
+    def failures(self, run: str) -> int:
+        """How often a command failed in this batch."""
+        return self._failures[run]
+
+    def knows(self, told: "_Told") -> bool:
+        """Whether the same was told before, and the command did not fail since: that it works again is news."""
+        if told.in_order:
+            return False
+        if told.use is not None and self._files.show(told.use, told.tool):
+            return True
+        at = self._order.get(told.digest)
+        return at is not None and not told.failures and self._order.get(_failure(told.run), -1) < at
+
+    def take(self, told: "_Told", *, sent: bool) -> str:
+        """Take note of an event; gives the digest to remember for it, empty where there is none."""
+        if told.failed:
+            self._failures[told.run] += 1
+            return _failure(told.run) if told.run else ""
+        if told.use is not None and (written := self._files.after(told.use, told.tool)):
+            self._order[written] = len(self._order)
+            return written
+        return told.digest if sent and not told.in_order else ""
+
+
+def _failure(run: str) -> str:
+    return digest_of(["failed", run])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Told:
     """
     One event as it is looked at. in_order: words and changes, which mean something else where they stand elsewhere.
-    outcome: of a command.
+    run: the command and where it ran, empty for what is none. failures: how often that failed in this batch before.
+    outcome: how it ended.
     """
 
     place: int
     event: SourceEvent
     use: ToolUse | None
     tool: str
+    run: str
+    failures: int
     outcome: Outcome | None
     failed: bool
     in_order: bool
     digest: str
 
 
-def _told(place: int, event: SourceEvent) -> _Told:
+def _told(place: int, event: SourceEvent, memory: _Memory) -> _Told:
     use = tool_use(event.payload)
     tool = use.name.lower() if use else ""
     outcome = None
     if use is not None and tool in COMMAND_TOOLS | _LATER_OUTPUT:
         outcome = outcome_of(use.output, failed=use.failed(), exit_code=None)
+    command = command_of(use) if use is not None and tool in COMMAND_TOOLS else ""
+    run = " ".join([use.cwd, *command.split()]) if use is not None and command else ""
     return _Told(
         place=place,
         event=event,
         use=use,
         tool=tool,
+        run=run,
+        failures=memory.failures(run) if run else 0,
         outcome=outcome,
         failed=outcome.failed if outcome else use is not None and use.failed(),
-        in_order=use is None or tool in WRITE_TOOLS or writes(command_of(use)),
-        digest=_digest(event, use, outcome),
+        in_order=use is None or tool in WRITE_TOOLS or writes(command),
+        digest=_digest(event, use, run, outcome),
     )
 
 
-def _digest(event: SourceEvent, use: ToolUse | None, outcome: Outcome | None) -> str:
+def _digest(event: SourceEvent, use: ToolUse | None, run: str, outcome: Outcome | None) -> str:
     """Short digest of what happened, without what differs between two tellings of the same; empty: not comparable."""
     said: object
     if use is None:
@@ -158,16 +193,16 @@ def _digest(event: SourceEvent, use: ToolUse | None, outcome: Outcome | None) ->
     elif use.name.lower() in READ_TOOLS:
         whole = whole_file(use)
         said = ["part", use.path(), use.response] if whole is None else of_file(use.path(), whole)
-    elif outcome and outcome.is_test and not outcome.failed:
-        said = ["passed", command_of(use), use.cwd, _DURATION.sub("", outcome.verdict)]
-    elif command := command_of(use):
-        said = [use.name, command, use.cwd, use.response]
+    elif run:
+        # Tests that pass say nothing else by taking longer or being more.
+        passed = outcome is not None and outcome.is_test and not outcome.failed
+        said = ["passed", run] if passed else ["ran", run, use.response]
     else:
         said = [use.name, dict(use.input), use.response]
     return digest_of(said)
 
 
-def _reason(told: _Told, seen: Collection[str]) -> str | None:
+def _reason(told: _Told, memory: _Memory) -> str | None:
     """Why an event is not sent, or None."""
     use = told.use
     if use is None:
@@ -177,7 +212,7 @@ def _reason(told: _Told, seen: Collection[str]) -> str | None:
     for why, holds in _RULES:
         if holds(told, use):
             return why
-    return _SEEN if told.digest in seen and not told.in_order else None
+    return _SEEN if memory.knows(told) else None
 
 
 def _is_routine_tool(told: _Told, use: ToolUse) -> bool:
@@ -259,25 +294,11 @@ def _folded(told: Sequence[_Told]) -> Sequence[Kept]:
             key = _fold_key(one)
         groups.setdefault(key, []).append(one)
         before, before_key = one, key
-    shown = [(_spokesman(group), group) for group in groups.values()]
-    return [
-        Kept(event=one.event, places=tuple(each.place for each in group))
-        for one, group in sorted(shown, key=lambda item: item[0].place)
-    ]
+    return [Kept(event=group[0].event, places=tuple(one.place for one in group)) for group in groups.values()]
 
 
 def _fold_key(one: _Told) -> tuple[object, ...]:
-    """Runs of a command that ended alike say the same; all else does only where it is the same."""
-    if one.use is not None and one.outcome and one.tool in COMMAND_TOOLS:
-        run = (one.use.cwd, " ".join(command_of(one.use).split()))
-        if one.failed and one.outcome.errors:
-            return (*run, *(_DURATION.sub("", text) for text in (one.outcome.verdict, *one.outcome.errors)))
-        if one.outcome.is_test and not one.failed:
-            return run
-    return ("same", one.digest) if one.digest else ("at", one.place)
-
-
-def _spokesman(group: Sequence[_Told]) -> _Told:
-    """Of runs that failed alike the first; of tests that passed the last, whose count holds now."""
-    tested = group[0].outcome is not None and group[0].outcome.is_test
-    return group[-1] if tested and not group[0].failed else group[0]
+    """Runs of a command that failed alike say the same; all else does only where it is the same, and nothing failed."""
+    if one.failed and one.outcome and one.outcome.errors:
+        return (one.run, *(_DURATION.sub("", text) for text in (one.outcome.verdict, *one.outcome.errors)))
+    return ("same", one.digest, one.failures) if one.digest else ("at", one.place)

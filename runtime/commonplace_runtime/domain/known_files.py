@@ -51,6 +51,13 @@ class KnownFiles:
         self._told = told
         self._texts: dict[str, str] = {}
 
+    def show(self, use: ToolUse, tool: str) -> bool:
+        """Whether a read shows lines of a file that this batch told whole, and nothing more."""
+        if tool not in READ_TOOLS or whole_file(use) is not None:
+            return False
+        part = as_mapping(as_mapping(use.response).get("file")).get("content")
+        return isinstance(part, str) and bool(part.strip()) and part in self._texts.get(use.path(), "")
+
     def after(self, use: ToolUse, tool: str) -> str:
         """Digest of the file as this write or edit left it, as reading it would have; empty where it is not known."""
         path = use.path()

@@ -166,9 +166,31 @@ def test_an_edit_makes_no_file_known_that_was_never_shown_whole() -> None:
 def test_tests_that_pass_as_before_are_seen_before() -> None:
     known = condense([ran("pytest -q", PASSED)], ()).digests
 
-    assert condense([ran("pytest -q", "12 passed in 9.99s")], known).dropped == {0: "seen before"}
-    assert shown(condense([ran("pytest -q", "13 passed in 2.02s")], known)) == [(0,)]
+    assert condense([ran("pytest -q", "13 passed in 9.99s")], known).dropped == {0: "seen before"}
     assert shown(condense([ran("pytest -q tests/a", PASSED)], known)) == [(0,)]
+
+
+@pytest.mark.parametrize("passes", [ran("pytest -q", PASSED), ran("ruff check app", "All checks passed!")])
+def test_what_works_again_is_told_though_it_worked_before(passes: SourceEvent) -> None:
+    payload: Any = passes.payload
+    failure = ran(payload["tool_input"]["command"], FAILED, 1)
+    known = condense([passes, failure], ()).digests
+    again = condense([passes], known)
+
+    assert shown(again) == [(0,)]
+    assert shown(condense([passes], [*known, *again.digests])) == []
+
+
+def test_lines_of_a_file_that_was_just_told_are_seen_before() -> None:
+    part = tool(
+        "Read",
+        {"file_path": "/shop/a.py", "offset": 2, "limit": 1},
+        {"file": {"filePath": "/shop/a.py", "content": "y = 1", "numLines": 1, "totalLines": 3}},
+    )
+    whole = read("/shop/a.py", "x = 1\ny = 1\nz = 1")
+
+    assert condense([whole, part], ()).dropped == {1: "seen before"}
+    assert shown(condense([part, whole], ())) == [(0,), (1,)]
 
 
 @pytest.mark.parametrize(
@@ -193,29 +215,18 @@ def test_words_and_changes_fold_into_their_neighbour_only() -> None:
     assert shown(condensed) == [(0, 1), (2,), (3,), (4, 5), (6,), (7,)]
 
 
-def test_test_runs_stand_for_each_other_by_how_they_ended() -> None:
-    again = FAILED.replace("2.31s", "9.80s")
+def test_runs_that_end_alike_stand_for_each_other() -> None:
     events = [
+        ran("pytest -q", PASSED),
+        ran("pytest -q", "13 passed in 9.99s"),
+        ran("pytest -q tests/test_cart.py", PASSED),
         ran("pytest -q", FAILED, 1),
-        ran("pytest -q", again, 1),
+        ran("pytest -q", FAILED.replace("2.31s", "9.80s"), 1),
         ran("pytest -q", FAILED.replace("3 != 4", "5 != 4"), 1),
         ran("pytest -q", PASSED),
-        ran("pytest -q tests/test_cart.py", PASSED),
-        ran("pytest -q", "13 passed in 2.10s"),
+        ran("pytest -q", PASSED),
     ]
-    condensed = condense(events, ())
-
-    assert shown(condensed) == [(0, 1), (2,), (4,), (3, 5)]
-    assert [kept.event for kept in condensed.kept] == [events[0], events[2], events[4], events[5]]
-
-
-def test_what_a_call_left_over_is_not_remembered() -> None:
-    condensed = condense([read("/shop/a.py", "x"), read("/shop/b.py", "y"), tool("LS", {}, "a")], ())
-    taken = condensed.first(1)
-
-    assert (shown(taken), set(taken.dropped)) == ([(0,)], {2})
-    assert shown(condense([read("/shop/b.py", "y")], taken.digests)) == [(0,)]
-    assert shown(condense([read("/shop/b.py", "y")], condensed.digests)) == []
+    assert shown(condense(events, ())) == [(0, 1), (2,), (3, 4), (5,), (6, 7)]
 
 
 def test_what_is_seen_again_is_remembered_as_newest() -> None:
@@ -247,8 +258,9 @@ def test_every_place_is_either_dropped_or_stood_for_once(events: Sequence[Source
 
     places = [place for kept in condensed.kept for place in kept.places]
     assert sorted([*places, *condensed.dropped]) == list(range(len(events)))
-    assert all(events.index(kept.event) <= max(kept.places) for kept in condensed.kept)
+    assert all(kept.event is events[kept.places[0]] for kept in condensed.kept)
     assert all(list(kept.places) == sorted(kept.places) for kept in condensed.kept)
+    assert [kept.places[0] for kept in condensed.kept] == sorted(kept.places[0] for kept in condensed.kept)
 
 
 def test_depth_and_foreign_values_are_kept() -> None:
