@@ -1,0 +1,1 @@
+"""One file per question; each compares two things in one run."""
