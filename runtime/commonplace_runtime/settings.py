@@ -1,17 +1,22 @@
 """Every environment variable of the runtime, read once at start. Nothing else reads the environment."""
 
+import json
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from commonplace_runtime import contract
+from commonplace_runtime.domain.prices import LIST_PRICES, Price
+from commonplace_runtime.domain.providers import Choice, ProviderName, parse_choices, provider_named
 
 EXIT_MISCONFIGURED: Final = 78
 """`EX_CONFIG` of sysexits.h: restarting will not help, an administrator must act."""
+
+_INVALID: Final = "the configuration is invalid:"
 
 _ALIASES: Final[Mapping[str, str]] = {
     "DATABASE_URL": "CLAUDE_MEM_SERVER_DATABASE_URL",
@@ -21,7 +26,15 @@ _ALIASES: Final[Mapping[str, str]] = {
     "PUBLIC_URL": "CLAUDE_MEM_PUBLIC_URL",
     "PROVIDER": "CLAUDE_MEM_SERVER_PROVIDER",
     "MODEL": "CLAUDE_MEM_SERVER_MODEL",
+    "OPENROUTER_BASE_URL": "CLAUDE_MEM_OPENROUTER_BASE_URL",
 }
+_KEYS: Final[Mapping[str, str]] = {
+    "anthropic_api_key": contract.ENV_ANTHROPIC_API_KEY,
+    "gemini_api_key": contract.ENV_GEMINI_API_KEY,
+    "openai_api_key": contract.ENV_OPENAI_API_KEY,
+    "openrouter_api_key": contract.ENV_OPENROUTER_API_KEY,
+}
+"""Fields whose variables carry the providers' own names; each is understood after `CLAUDE_MEM_` too."""
 
 _ENCODED: Final = "; write #, /, ? and @ in a password as %23, %2F, %3F and %40"
 
@@ -56,6 +69,43 @@ def _redis_url(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _endpoint_url(value: str) -> str:
+    value = _http_url(value)
+    try:
+        parts = urlsplit(value)
+        is_endpoint = not value or (bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc)
+    except ValueError:
+        is_endpoint = False
+    if not is_endpoint or (value and parts.fragment):
+        raise ValueError("must look like https://host/path, without a password")
+    return value
+
+
+def _choices(value: object) -> object:
+    return parse_choices(value) if isinstance(value, str) else value
+
+
+def _escalation_model(value: str | None) -> str | None:
+    return "" if value is not None and value.strip().lower() == "none" else value
+
+
+def _prices(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError('must be JSON such as {"my-model": {"input": 0.5, "output": 2}}, in USD per million') from None
+
+
+class ModelPrice(BaseModel):
+    """US dollars for a million tokens."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+
+
+EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 DatabaseUrl = Annotated[SecretStr | None, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr | None, AfterValidator(_redis_url)]
 
@@ -98,16 +148,34 @@ class Settings(BaseSettings):
     """How long a process waits at start for Postgres before it gives up."""
     wait_timeout_seconds: float = Field(30.0, gt=0, le=300)
     """How long `wait=true` may hold an answer back."""
-    provider: Literal["extractive", "anthropic"] = "extractive"
+    provider: Annotated[ProviderName, BeforeValidator(provider_named)] = "extractive"
     """Who turns events into memories; `extractive` needs no model and no key."""
     model: str = ""
     """Model name, verbatim; empty: the provider's default."""
-    provider_base_url: Annotated[str, AfterValidator(_http_url)] = ""
+    provider_base_url: EndpointUrl = ""
     """Another endpoint of the provider's dialect; empty: the provider's own."""
+    provider_fallbacks: Annotated[tuple[Choice, ...], NoDecode, BeforeValidator(_choices)] = ()
+    """Who is asked when the provider fails: `gemini, anthropic:claude-sonnet-5-5`, in order."""
+    escalation_model: Annotated[str | None, AfterValidator(_escalation_model)] = None
+    """Model of the provider that is asked once when an answer had not the agreed form; unset: its default, if any;
+    empty or `none`: nobody is."""
+    model_prices: Annotated[dict[str, ModelPrice], NoDecode, BeforeValidator(_prices)] = {}
+    """Prices before those of `domain/prices.py`: JSON of model names to `input` and `output`, USD per million."""
     provider_timeout_seconds: float = Field(60.0, gt=0, le=600)
     """Time-out of one model call."""
     anthropic_api_key: SecretStr | None = Field(None, validation_alias=contract.ENV_ANTHROPIC_API_KEY)
-    """Key for `provider=anthropic`."""
+    """Key for `anthropic`."""
+    gemini_api_key: SecretStr | None = Field(None, validation_alias=contract.ENV_GEMINI_API_KEY)
+    """Key for `gemini`."""
+    openai_api_key: SecretStr | None = Field(None, validation_alias=contract.ENV_OPENAI_API_KEY)
+    """Key for `openai-compatible`; a server of one's own may need none."""
+    openrouter_api_key: SecretStr | None = Field(None, validation_alias=contract.ENV_OPENROUTER_API_KEY)
+    """Key for `openrouter`."""
+    anthropic_base_url: EndpointUrl = ""
+    """Endpoint for `anthropic` where it is not `provider`; so the next three."""
+    gemini_base_url: EndpointUrl = ""
+    openai_base_url: EndpointUrl = ""
+    openrouter_base_url: EndpointUrl = ""
     worker_concurrency: int = Field(16, ge=1, le=1000)
     """Sessions that one worker process works on at once."""
     worker_poll_seconds: float = Field(2.0, gt=0, le=300)
@@ -116,10 +184,26 @@ class Settings(BaseSettings):
     """How long a claimed session stays reserved without a heartbeat."""
     worker_grace_seconds: float = Field(25.0, ge=0, le=3600)
     """How long SIGTERM lets running jobs finish before they are handed back."""
+    runtime_name: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)
+    """What the queue's metrics call this installation: the label `runtime`."""
+    scaling_drain_seconds: float = Field(60.0, ge=1, le=86400)
+    """Time in which the waiting jobs shall be done; sets `commonplace_queue_desired_workers`."""
+    scaling_age_seconds: float = Field(30.0, ge=1, le=86400)
+    """Age that the oldest waiting job shall not exceed; sets the same."""
+    scaling_min_workers: int = Field(1, ge=0, le=1000)
+    """Fewest workers that are ever asked for; 0 lets an idle runtime go to none."""
+    scaling_max_workers: int = Field(10, ge=1, le=1000)
+    """Most workers that are ever asked for."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or lines for people."""
+
+    @property
+    def prices(self) -> Mapping[str, Price]:
+        """What every known model costs."""
+        own = {name: Price(input=price.input, output=price.output) for name, price in self.model_prices.items()}
+        return {**LIST_PRICES, **own}
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -133,21 +217,32 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         found = given.get(contract.ENV_PREFIX + name, given.get(_ALIASES.get(name, "")))
         if found is not None:
             values[field] = found
-    key = given.get(contract.ENV_ANTHROPIC_API_KEY, given.get("CLAUDE_MEM_ANTHROPIC_API_KEY"))
-    if key is not None:
-        values["anthropic_api_key"] = key
+    for field, name in _KEYS.items():
+        key = given.get(name, given.get(f"CLAUDE_MEM_{name}"))
+        if key is not None:
+            values[field] = key
+    if "OPENROUTER_BASE_URL" in given:
+        values.setdefault("openrouter_base_url", given["OPENROUTER_BASE_URL"])
+    if environ.get(contract.ENV_ESCALATION_MODEL) == "":
+        # The one variable that says something by being empty.
+        values["escalation_model"] = ""
     return Settings.model_validate(values)
 
 
 def explain(error: ValidationError) -> str:
     """A ValidationError as lines for an administrator: the variable's name and what would be right."""
-    lines = ["the configuration is invalid:"]
+    lines = [_INVALID]
     for fault in error.errors(include_url=False, include_input=False):
         field = str(fault["loc"][0]) if fault["loc"] else "?"
-        known = "anthropic_api_key" if field == contract.ENV_ANTHROPIC_API_KEY else field
-        name = contract.ENV_ANTHROPIC_API_KEY if known == "anthropic_api_key" else contract.ENV_PREFIX + field.upper()
+        name = _KEYS.get(field, field if field in _KEYS.values() else contract.ENV_PREFIX + field.upper())
         lines.append(f"- {name}: {fault['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
+
+
+def exit_misconfigured(faults: Sequence[str]) -> NoReturn:
+    """One readable message on stderr and exit code 78; faults: a variable and what would be right."""
+    print("\n".join([_INVALID, *(f"- {fault}" for fault in faults)]), file=sys.stderr)
+    raise SystemExit(EXIT_MISCONFIGURED)
 
 
 def settings_or_exit(environ: Mapping[str, str]) -> Settings:

@@ -20,9 +20,8 @@ import structlog
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Unavailable
-from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.entrypoints import doorbell
-from commonplace_runtime.llm.extractive import ExtractiveGenerator
+from commonplace_runtime.llm.build import build_generator
 from commonplace_runtime.llm.ports import Generator
 from commonplace_runtime.services.generate import Outcome, Terms, run_group
 from commonplace_runtime.services.housekeeping import keep_house
@@ -149,36 +148,6 @@ class Worker:
                     log.debug("housekeeping_goes_on")
             except Unavailable as error:
                 log.warning("housekeeping_failed", reason=error.message)
-
-
-def build_generator(settings: Settings) -> Generator:
-    """The generator that the settings name; exits with 78 and the variable's name when a setting is missing."""
-    match settings.provider:
-        case "extractive":
-            return ExtractiveGenerator()
-        case "anthropic":
-            if settings.anthropic_api_key is None or not settings.anthropic_api_key.get_secret_value().strip():
-                print(
-                    f"the configuration is invalid:\n- {contract.ENV_ANTHROPIC_API_KEY}: is needed because "
-                    f"{contract.ENV_PROVIDER}=anthropic",
-                    file=sys.stderr,
-                )
-                raise SystemExit(EXIT_MISCONFIGURED)
-            # Half a second and 80 MB that only this choice should cost.
-            from commonplace_runtime.llm.anthropic import AnthropicGenerator
-
-            return AnthropicGenerator(
-                api_key=settings.anthropic_api_key.get_secret_value().strip(),
-                model=settings.model,
-                base_url=settings.provider_base_url,
-                timeout_seconds=settings.provider_timeout_seconds,
-                redact=_redacted,
-            )
-
-
-def _redacted(text: str) -> str:
-    clean = redact(text).value
-    return clean if isinstance(clean, str) else ""
 
 
 @asynccontextmanager
