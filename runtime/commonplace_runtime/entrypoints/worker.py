@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ import structlog
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Unavailable
+from commonplace_runtime.domain.prices import cost_microusd
 from commonplace_runtime.entrypoints import doorbell
 from commonplace_runtime.llm.build import build_generator
 from commonplace_runtime.llm.ports import Generator
@@ -36,6 +38,7 @@ HOUSEKEEPING_SECONDS: Final = 60.0
 DATABASE_AWAY_SECONDS: Final = 0.5
 DATABASE_AWAY_LONGEST_SECONDS: Final = 5.0
 CANCEL_SECONDS: Final = 10.0
+LONGEST_PAUSE_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 2.0
 SCHEMA_POLL_SECONDS: Final = 1.0
 
@@ -122,10 +125,10 @@ class Worker:
             delay = min(delay * 2, DATABASE_AWAY_LONGEST_SECONDS)
 
     def _note_pause(self, outcome: Outcome) -> None:
-        """The provider that refused one session now would refuse the others just the same."""
-        if outcome.pause_seconds > 0:
-            self._paused_until = max(self._paused_until, monotonic() + outcome.pause_seconds)
-            log.warning("provider_paused", provider=self._generator.provider, seconds=outcome.pause_seconds)
+        """Nobody may be called: look again when the first provider is back, or when its pause may have been lifted."""
+        if outcome.kind == "paused":
+            self._paused_until = monotonic() + min(outcome.pause_seconds, LONGEST_PAUSE_SECONDS)
+            log.warning("providers_paused", seconds=round(outcome.pause_seconds, 1))
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but not past the end of the worker."""
@@ -228,7 +231,9 @@ async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -
     if (pool := await _unless_stopped(stop, opening)) is None:
         return
     name = f"{socket.gethostname()}-{os.getpid()}"
-    terms = Terms(worker=name, lease_seconds=settings.worker_lease_seconds)
+    terms = Terms(
+        worker=name, lease_seconds=settings.worker_lease_seconds, price=partial(cost_microusd, prices=settings.prices)
+    )
     try:
         await _wait_for_schema(pool, stop)
         log.info("worker_started", worker=name, provider=generator.provider, concurrency=settings.worker_concurrency)
