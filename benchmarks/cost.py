@@ -128,9 +128,7 @@ def main() -> int:
     print(
         f"{MODEL}, list prices of {LIST_PRICES_DATE}: ${price.input:.2f} in, ${price.output:.2f} out a million tokens"
     )
-    print(
-        f"tokens in: characters / {CHARACTERS_A_TOKEN}; tokens out, assumed: {SESSION_TOKENS} a call for the summary,"
-    )
+    print(f"tokens in: characters / {CHARACTERS_A_TOKEN}; tokens out, assumed: {SESSION_TOKENS} a call for the")
     print(f"summary, and for each event sent {OBSERVATIONS_AN_EVENT} observations of {OBSERVATION_TOKENS} tokens\n")
     columns = f"{'events':>7}{'sent':>6}{'never':>7}{'calls':>7}{'in':>10}{'out':>9}{'$':>9}{'$ a day':>9}"
     print(f"{'session':14}{'way':12}{columns}")

@@ -9,6 +9,8 @@ from typing import Final
 from commonplace_runtime.domain.payloads import READ_TOOLS, WRITE_TOOLS, ToolUse, as_mapping
 
 _DIGEST_CHARACTERS: Final = 16
+_MAX_EDITS: Final = 50
+"""Of one event; each reads through the whole file."""
 _LINE_NUMBER = re.compile(r"^[ \t]*\d+[→\t]", re.MULTILINE)
 
 
@@ -79,7 +81,10 @@ class KnownFiles:
         if isinstance(original, str) and digest_of(of_file(path, original)) in self._told:
             text = original
         listed = use.input.get("edits")
-        for edit in listed if isinstance(listed, list) else [use.input]:
+        edits = listed if isinstance(listed, list) else [use.input]
+        if len(edits) > _MAX_EDITS:
+            return None
+        for edit in edits:
             old, new = as_mapping(edit).get("old_string"), as_mapping(edit).get("new_string")
             if text is None or not isinstance(old, str) or not isinstance(new, str) or old not in text:
                 return None
