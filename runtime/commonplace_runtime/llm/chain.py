@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from commonplace_runtime.domain.observations import Generated, SourceEvent
-from commonplace_runtime.domain.retry import Failure, FailureKind
+from commonplace_runtime.domain.retry import Failure, FailureKind, pause_seconds
 from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed, Generator
 
 _FINAL: Final[frozenset[FailureKind]] = frozenset({"poison", "splittable"})
@@ -14,8 +14,8 @@ _CLOSED: Final[frozenset[FailureKind]] = frozenset({"throttled", "configuration"
 """The same credential would be refused again."""
 _VERDICTS: Final[Sequence[FailureKind]] = ("refusal", "invalid_output", "throttled", "configuration", "transient")
 """
-Which failure speaks for a chain that failed as a whole, the first that occurred. A model's answer comes first:
-waiting for another provider to come back would buy the same answer again and again. Then what says when to come back.
+Which kind speaks for a chain that failed as a whole. A model's answer comes first: waiting for another provider to
+come back would buy the same answer again and again. Then what says when to come back, the soonest of them.
 """
 
 
@@ -95,5 +95,5 @@ def _failed(failures: Sequence[Failure]) -> GenerationFailed:
         return GenerationFailed(Failure(kind="throttled", reason="every provider is paused"))
     verdict = failures[-1]
     if verdict.kind not in _FINAL:
-        verdict = min(reversed(failures), key=lambda failure: _VERDICTS.index(failure.kind))
+        verdict = min(failures, key=lambda failure: (_VERDICTS.index(failure.kind), pause_seconds(failure)))
     return GenerationFailed(verdict, earlier=[failure for failure in failures if failure is not verdict])

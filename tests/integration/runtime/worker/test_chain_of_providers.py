@@ -196,6 +196,19 @@ async def test_of_many_failures_the_one_that_decides_speaks(
     assert sorted(failure.provider or "" for failure in told) == ["anthropic", "gemini"]
 
 
+@pytest.mark.parametrize("waits", [("9", "600"), ("600", "9")])
+async def test_of_two_that_are_throttled_the_sooner_one_is_waited_for(
+    first: FakeProvider, second: FakeProvider, waits: tuple[str, str]
+) -> None:
+    for provider, wait in zip((first, second), waits, strict=True):
+        provider.otherwise = Status(code=429, headers={"retry-after": wait})
+    with pytest.raises(GenerationFailed) as caught:
+        await chain(first, second).generate(BATCH)
+
+    assert caught.value.failure.retry_after_seconds == 9
+    assert len(caught.value.earlier) == 1
+
+
 async def test_rules_at_the_end_answer_when_no_model_does(first: FakeProvider, second: FakeProvider) -> None:
     first.otherwise = second.otherwise = Document(content={})
     asked = chain(first, second, COMMONPLACE_PROVIDER_FALLBACKS="gemini,extractive")

@@ -241,6 +241,10 @@ def test_a_credential_is_one_endpoint_with_one_key(name: str) -> None:
     assert here.startswith(f"{name}:")
 
 
+def test_an_endpoint_does_not_show_its_key() -> None:
+    assert KEY not in repr(Endpoint(model="m", api_key=KEY, base_url=f"https://{KEY}.example"))
+
+
 async def test_an_estimate_covers_what_the_call_then_sends(name: str) -> None:
     async with FakeProvider() as provider:
         asked = generator(name, provider)

@@ -39,6 +39,7 @@ def test_a_429_that_says_when_to_come_back_is_no_empty_account() -> None:
 def test_words_that_a_long_message_quotes_are_not_listened_to() -> None:
     quoted = "messages.0: invalid; " + "." * 300 + " billing is not supported, overloaded"
     assert kind_of(400, told_by({"error": {"message": quoted}})) == "poison"
+    assert kind_of(400, told_by({"error": quoted})) == "poison"
 
 
 @pytest.mark.parametrize(
