@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from commonplace_runtime.domain.scaling import QueueFigures
+
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
@@ -40,29 +42,42 @@ MODEL_TOKENS: Final = Counter(
 
 
 class QueueGauges(Collector):
-    """What this process last saw of the queue; absent rather than old. Equal on every replica: aggregate with max."""
+    """
+    What this process last saw of the queue; absent rather than old. Equal on every replica: aggregate with max.
+
+    service_seconds is absent while nobody knows it. desired_workers counts as present the processes that hold jobs now.
+    """
 
     FRESH_SECONDS: Final = 30.0
-    _GAUGES: Final = (
-        ("backlog", "backlog", "Due jobs that nobody works on"),
-        ("oldestSeconds", "oldest_seconds", "How long the session that has waited longest could have been claimed"),
-        ("inFlight", "in_flight", "Jobs being worked on"),
-    )
+    _HELP: Final = {
+        "backlog": "Jobs of the sessions that may be claimed now",
+        "oldest_seconds": "How long the session that has waited longest could have been claimed",
+        "in_flight": "Jobs being worked on",
+        "service_seconds": "A worker's time for one job, mean of the newest 200 of the last hour",
+        "arrival_rate": "Jobs a second that came in the last minute",
+        "desired_workers": "Worker processes that the queue needs now, before any damping",
+    }
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._seen: tuple[float, Mapping[str, float]] | None = None
+        self._seen: tuple[float, str, Mapping[str, float | None]] | None = None
 
-    def show(self, stats: Mapping[str, float]) -> None:
-        """`stats` as `queue_stats_v1` returns them, seen now."""
-        self._seen = (self._clock(), stats)
+    def show(self, runtime: str, queue: QueueFigures, desired: int) -> None:
+        """The queue of `runtime`, seen now, and the workers it needs."""
+        values = {name: getattr(queue, name, None) for name in self._HELP}
+        self._seen = (self._clock(), runtime, {**values, "desired_workers": desired})
 
     def collect(self) -> Iterator[Metric]:
         """The gauges, none when they are older than FRESH_SECONDS."""
         if self._seen is None or self._clock() - self._seen[0] > self.FRESH_SECONDS:
             return
-        for key, name, help_text in self._GAUGES:
-            yield GaugeMetricFamily(f"commonplace_queue_{name}", help_text, value=float(self._seen[1][key]))
+        _, runtime, values = self._seen
+        for name, help_text in self._HELP.items():
+            value = values[name]
+            if value is not None:
+                gauge = GaugeMetricFamily(f"commonplace_queue_{name}", help_text, labels=["runtime"])
+                gauge.add_metric([runtime], float(value))
+                yield gauge
 
 
 _MOST_ERRORS: Final = 8

@@ -51,6 +51,8 @@ class Spending(Enum):
     """Reading, erasing, and capture."""
     TOKENS = "tokens"
     """Asks a model on the caller's behalf."""
+    EXEMPT = "exempt"
+    """Looks at what was used: possible above all when nothing else is any more."""
 
 
 def refusal(usage: Usage, spending: Spending) -> RateLimited | QuotaExceeded | None:
@@ -59,7 +61,7 @@ def refusal(usage: Usage, spending: Spending) -> RateLimited | QuotaExceeded | N
     if minute is not None and minute.requests > minute.limit:
         message = f"Rate limit exceeded ({minute.limit} requests / 60s)"
         return RateLimited(message, retry_after_seconds=max(1, minute.seconds_left))
-    if month is None:
+    if month is None or spending is Spending.EXEMPT:
         return None
     if month.request_cap is not None and month.requests >= month.request_cap:
         return _over("request", month.requests, month.request_cap)

@@ -15,6 +15,8 @@ class Access(Enum):
     SESSIONS = frozenset({"memories:write", "sessions:write", "*"})
     READ = frozenset({"memories:read", "observations:read", "*"})
     JOBS = frozenset({"memories:read", "jobs:read", "*"})
+    WRITE = frozenset({"memories:write", "*"})
+    PAYLOADS = frozenset({"memories:admin", "admin", "*"})
 
     def is_open_to(self, scopes: frozenset[str]) -> bool:
         """Whether a key with these scopes may use the family."""

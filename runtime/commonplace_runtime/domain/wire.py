@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
 
 from commonplace_runtime.domain.models import Json
 
@@ -15,6 +15,12 @@ FINISHED: Final = frozenset({"completed", "failed", "cancelled"})
 """Statuses in which a job stays."""
 
 _BRIEF: Final = ("id", "status", "sourceType", "sourceId", "createdAtEpoch", "updatedAtEpoch")
+_LISTED: Final = (
+    *("id", "projectId", "teamId", "sourceType", "sourceId", "status", "attempts", "maxAttempts"),
+    *("createdAtEpoch", "completedAtEpoch", "failedAtEpoch", "lastError"),
+)
+LANE_NAMES: Final = {"event": "server_beta_generate_event", "summary": "server_beta_generate_summary"}
+"""What claude-mem's server calls its two queues."""
 _LANES: Final = {"agent_event": ("event", "evt"), "session_summary": ("summary", "sum")}
 
 
@@ -80,6 +86,29 @@ class JobRow(TypedDict):
     lastError: dict[str, Json] | None
     createdAtEpoch: int
     updatedAtEpoch: int
+    retriedCount: NotRequired[int]
+    heldUntil: NotRequired[str]
+    holdReason: NotRequired[str]
+    payload: NotRequired[dict[str, Json]]
+
+
+class JobPage(TypedDict):
+    """Jobs, newest first, and how many there are; `total` is exact up to 10,000."""
+
+    jobs: list[JobRow]
+    total: int
+
+
+class LaneRow(TypedDict):
+    """How many jobs of a kind stand where, over all teams."""
+
+    kind: Literal["event", "summary"]
+    waiting: int
+    active: int
+    completed: int
+    failed: int
+    delayed: int
+    stalled: int
 
 
 class IngestedRow(TypedDict):
@@ -132,6 +161,23 @@ def awaited_job(job: JobRow, transport: Transport) -> dict[str, Json]:
 def full_job(job: JobRow) -> dict[str, Json]:
     """A job asked for by its id."""
     return {**job, "bullmqJobId": queue_id(job)}  # type: ignore[dict-item]
+
+
+def listed_job(job: JobRow) -> dict[str, Json]:
+    """A job in a list; its payload where it was asked for."""
+    names = (*_LISTED, "payload") if "payload" in job else _LISTED
+    return {name: job[name] for name in names}  # type: ignore[literal-required]
+
+
+def lanes_of(rows: Sequence[LaneRow] | None, *, why_not: str) -> list[dict[str, Json]]:
+    """The lanes as health shows them; `rows` None: nobody knows, for the reason `why_not`."""
+    if rows is None:
+        none = dict.fromkeys(("waiting", "active", "completed", "failed", "delayed", "stalled"), 0)
+        return [
+            {"kind": kind, "name": name, **none, "unavailable": True, "unavailableReason": why_not}
+            for kind, name in LANE_NAMES.items()
+        ]
+    return [{**row, "name": LANE_NAMES[row["kind"]], "unavailable": False} for row in rows]  # type: ignore[dict-item]
 
 
 def context_of(observations: Sequence[ObservationRow]) -> str:

@@ -1,16 +1,19 @@
-"""Jobs: looked up, and waited for without polling."""
+"""Jobs: looked up, retried and cancelled by people, and waited for without polling."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import structlog
 
-from commonplace_runtime.domain.errors import NotFound, Unavailable
+from commonplace_runtime.domain.errors import Conflict, NotFound, Unavailable
 from commonplace_runtime.domain.models import Principal
-from commonplace_runtime.domain.wire import FINISHED, JobRow
+from commonplace_runtime.domain.wire import FINISHED, JobPage, JobRow
+from commonplace_runtime.services.doorbell import Doorbell
 from commonplace_runtime.store import job_views
+from commonplace_runtime.store.job_views import Reach, Wanted
 from commonplace_runtime.store.pool import Pool
 
 log = structlog.get_logger(__name__)
@@ -24,12 +27,102 @@ _RECONNECT_SECONDS: Final = (0.2, 5.0)
 Listening: TypeAlias = Callable[[Callable[[str], None]], AbstractAsyncContextManager[asyncio.Event]]
 
 
-async def get_job(pool: Pool, principal: Principal, job_id: str) -> JobRow:
-    """One job within the key's reach. Raises NotFound."""
-    found = await job_views.get_jobs(pool, principal.team_id, principal.project_id, [job_id])
-    for job in found.values():
-        return job
-    raise NotFound("Generation job not found")
+MAX_OFFSET: Final = 100_000
+"""How far one may page; older jobs are found by a filter."""
+MAX_RETRIES: Final = 1000
+"""Jobs that one call may put back."""
+_NOT_RETRIED: Final = {
+    "processing": "Generation job is currently processing; cancel or wait for completion before retrying",
+    "completed": "Generation job already completed; retrying would duplicate observations",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobQuery:
+    """Which jobs are to be listed. project: id or name, None for all in reach. mode: what audit calls the question."""
+
+    mode: str
+    project: str | None
+    wanted: Wanted
+    limit: int
+    offset: int
+    with_payload: bool = False
+
+
+async def get_job(pool: Pool, reach: Reach, job_id: str) -> JobRow:
+    """One job within reach, with what holds it back. Raises NotFound."""
+    job = await job_views.show_job(pool, reach.team_id, reach.project_id, job_id)
+    if job is None:
+        raise NotFound("Generation job not found")
+    return job
+
+
+async def list_jobs(pool: Pool, reach: Reach, query: JobQuery) -> JobPage:
+    """A page of jobs, newest first. Raises NotFound for a project out of reach."""
+    page = await job_views.list_jobs(
+        pool,
+        reach,
+        mode=query.mode,
+        project=query.project,
+        wanted=query.wanted,
+        limit=query.limit,
+        offset=query.offset,
+        with_payload=query.with_payload,
+    )
+    if page is None:
+        raise NotFound("Project not found")
+    return page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retried:
+    """A job that waits for a worker, again or still; `times`: how often somebody asked for it."""
+
+    job: JobRow
+    times: int
+    was_queued: bool
+
+
+async def retry_job(pool: Pool, doorbell: Doorbell, reach: Reach, job_id: str) -> Retried:
+    """
+    Put a failed, cancelled or stranded job back into the queue, to be claimed now; a queued one is let go at once.
+
+    Raises NotFound, and Conflict for one that is completed or being worked on.
+    """
+    found = await job_views.retry_job(pool, reach, job_id)
+    if found is None:
+        raise NotFound("Generation job not found")
+    if found["outcome"] in _NOT_RETRIED:
+        raise Conflict(_NOT_RETRIED[found["outcome"]])
+    await doorbell.ring()
+    log.info("job_retried", job_id=job_id, team_id=reach.team_id, outcome=found["outcome"])
+    return Retried(job=found["job"], times=found["retriedCount"], was_queued=found["outcome"] == "already_queued")
+
+
+async def retry_jobs(pool: Pool, doorbell: Doorbell, reach: Reach, wanted: Wanted, *, limit: int) -> Mapping[str, int]:
+    """
+    Put up to `limit` failed (or, by `wanted`, cancelled) jobs back, all in one transaction: `{"retried", "remaining"}`.
+
+    Raises NotFound for a project out of reach.
+    """
+    done = await job_views.retry_jobs(pool, reach, wanted={"status": "failed", **wanted}, limit=limit)
+    if done is None:
+        raise NotFound("Project not found")
+    if done["retried"]:
+        await doorbell.ring()
+    log.info("jobs_retried", team_id=reach.team_id, **done)
+    return done
+
+
+async def cancel_job(pool: Pool, reach: Reach, job_id: str) -> tuple[JobRow, bool]:
+    """The cancelled job, and whether it was cancelled already. Raises NotFound, and Conflict for a completed one."""
+    found = await job_views.cancel_job(pool, reach, job_id)
+    if found is None:
+        raise NotFound("Generation job not found")
+    if found["outcome"] == "completed":
+        raise Conflict("Generation job already completed; cannot cancel")
+    log.info("job_cancelled", job_id=job_id, team_id=reach.team_id, outcome=found["outcome"])
+    return found["job"], found["outcome"] == "already_cancelled"
 
 
 class JobNotices:

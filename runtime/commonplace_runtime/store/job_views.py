@@ -1,22 +1,52 @@
-"""Jobs as the api reads them, and the notices of those that ended."""
+"""Jobs as people and probes look at them, and the notices of those that ended."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, cast
+from uuid import UUID
 
 import asyncpg
 
 from commonplace_runtime.domain.errors import Unavailable
-from commonplace_runtime.domain.models import ProjectId, TeamId
-from commonplace_runtime.domain.wire import JobRow
+from commonplace_runtime.domain.models import KeyId, Principal, ProjectId, TeamId
+from commonplace_runtime.domain.wire import JobPage, JobRow, LaneRow
 from commonplace_runtime.store.calls import fetch_value
-from commonplace_runtime.store.pool import CONNECTION_FAULTS, Pool, faults_as_unavailable
+from commonplace_runtime.store.pool import CONNECTION_FAULTS, Pool, Record, faults_as_unavailable
 from commonplace_runtime.store.sql import statements
 
 _SQL = statements("job_views")
 CHANNEL: Final = "commonplace_jobs"
-"""Workers notify it with a job's id when the job became completed, failed or cancelled."""
+"""Notified with a job's id when the job became completed, failed or cancelled."""
+Wanted: TypeAlias = "dict[str, str | None]"
+"""Which jobs: "status", "sourceType", "classification" of the last error, "since" (ISO 8601); absent or None is any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Whose jobs somebody may touch, and how audit names them. An administrator has no key and reaches any project."""
+
+    team_id: TeamId
+    actor: str
+    key_id: KeyId | None = None
+    project_id: ProjectId | None = None
+    request_id: str | None = None
+
+    @classmethod
+    def of(cls, principal: Principal, request_id: str) -> "Reach":
+        """What the holder of a key reaches."""
+        return cls(
+            team_id=principal.team_id,
+            key_id=principal.key_id,
+            project_id=principal.project_id,
+            actor=principal.actor,
+            request_id=request_id,
+        )
+
+    @property
+    def _arguments(self) -> tuple[str, str | None, str | None, str, str | None]:
+        return self.team_id, self.key_id, self.project_id, self.actor, self.request_id
 
 
 async def get_jobs(
@@ -25,6 +55,68 @@ async def get_jobs(
     """Those of `job_ids` that the team has (and `project_id`, where given), by id."""
     ids = [job_id for job_id in job_ids if "\0" not in job_id]  # no ids, and nothing that Postgres would take
     return cast("dict[str, JobRow]", await fetch_value(pool, _SQL["get_jobs"], team_id, project_id, ids))
+
+
+async def show_job(pool: Pool, team_id: TeamId, project_id: ProjectId | None, job_id: str) -> JobRow | None:
+    """One job with what holds it back, or None."""
+    return cast("JobRow | None", await fetch_value(pool, _SQL["show"], team_id, project_id, _no_nul(job_id)))
+
+
+async def list_jobs(
+    pool: Pool,
+    reach: Reach,
+    *,
+    mode: str,
+    project: str | None,
+    wanted: Wanted,
+    limit: int,
+    offset: int,
+    with_payload: bool,
+) -> JobPage | None:
+    """A page, newest first, and its audit row; None where there is no such project. `project`: id or name."""
+    page = await fetch_value(
+        pool, _SQL["list"], *reach._arguments, mode, _no_nul(project), wanted, limit, offset, with_payload
+    )
+    return cast("JobPage | None", page)
+
+
+async def retry_job(pool: Pool, reach: Reach, job_id: str) -> dict[str, Any] | None:
+    """`{"outcome", "job", "retriedCount"}` as above `retry_job_v1`, or None for no such job."""
+    return cast("dict[str, Any] | None", await fetch_value(pool, _SQL["retry"], *reach._arguments, _no_nul(job_id)))
+
+
+async def retry_jobs(pool: Pool, reach: Reach, *, wanted: Wanted, limit: int) -> dict[str, int] | None:
+    """`{"retried", "remaining"}`; `wanted` may name a "project" too. None where there is no such project."""
+    return cast("dict[str, int] | None", await fetch_value(pool, _SQL["retry_many"], *reach._arguments, wanted, limit))
+
+
+async def cancel_job(pool: Pool, reach: Reach, job_id: str) -> dict[str, Any] | None:
+    """`{"outcome", "job"}` as above `cancel_job_v1`, or None for no such job."""
+    return cast("dict[str, Any] | None", await fetch_value(pool, _SQL["cancel"], *reach._arguments, _no_nul(job_id)))
+
+
+async def lanes(pool: Pool) -> list[LaneRow]:
+    """The jobs of all teams by kind; the fields stand above `queue_lanes_v1`. Raises Unavailable."""
+    return cast("list[LaneRow]", await fetch_value(pool, _SQL["lanes"]))
+
+
+async def team_of_job(pool: Pool, job_id: str) -> TeamId | None:
+    """Whose job it is, or None for no such job. For administrators."""
+    found: UUID | None = await fetch_value(pool, _SQL["team_of_job"], _no_nul(job_id))
+    return None if found is None else TeamId(str(found))
+
+
+async def list_everywhere(
+    pool: Pool, team_id: UUID | None, project_id: UUID | None, wanted: Wanted, limit: int
+) -> Sequence[Record]:
+    """Rows of `team_id`, `team` (slug), `project` (name) and `job`, newest first. For administrators."""
+    async with faults_as_unavailable():
+        return await pool.fetch(_SQL["list_everywhere"], team_id, project_id, wanted, limit)
+
+
+def _no_nul(text: Any) -> Any:
+    """What names nothing, in place of a text that Postgres would not take."""
+    return "" if isinstance(text, str) and "\0" in text else text
 
 
 @asynccontextmanager

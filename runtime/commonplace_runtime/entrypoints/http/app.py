@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import DomainError
-from commonplace_runtime.entrypoints.http import connect, events, health, jobs, recall, sessions
+from commonplace_runtime.entrypoints.http import connect, events, health, jobs, recall, sessions, usage
 from commonplace_runtime.entrypoints.http.envelope import Envelope
 from commonplace_runtime.entrypoints.http.errors import HttpFault, answer_for, json_response
 from commonplace_runtime.entrypoints.http.state import ApiState
@@ -34,7 +34,14 @@ _ROUTES: Final[tuple[tuple[str, str, Any], ...]] = (
     ("POST", "/v1/sessions/start", sessions.post_start),
     ("GET", "/v1/sessions/{session_id}", sessions.get_session),
     ("POST", "/v1/sessions/{session_id}/end", sessions.post_end),
+    ("GET", "/v1/jobs", jobs.get_jobs),
+    ("POST", "/v1/jobs/retry", jobs.post_retries),
     ("GET", "/v1/jobs/{job_id}", jobs.get_job),
+    ("POST", "/v1/jobs/{job_id}/retry", jobs.post_retry),
+    ("POST", "/v1/jobs/{job_id}/cancel", jobs.post_cancel),
+    ("GET", "/v1/teams/{team_id}/jobs", jobs.get_team_jobs),
+    ("GET", "/v1/projects/{project_id}/jobs", jobs.get_project_jobs),
+    ("GET", "/v1/usage", usage.get_usage),
     ("POST", "/v1/search", recall.post_search),
     ("POST", "/v1/context", recall.post_context),
     ("GET", "/v1/connect", connect.get_connect),
@@ -109,7 +116,7 @@ def _lifespan(state: ApiState, mcp: RecallServer) -> Any:
                 state.given_pool = await stack.enter_async_context(await open_api_pool(state.settings))
             await stack.enter_async_context(state.notices.running())
             await stack.enter_async_context(mcp.running())
-            await stack.enter_async_context(_running(watch_queue(state.pool)))
+            await stack.enter_async_context(_running(watch_queue(state.pool, state.settings)))
             yield
 
     return lifespan

@@ -1,4 +1,4 @@
-"""Probes and what they say. None needs a key; none tells more than whether we work."""
+"""Probes and what they say. None needs a key; none tells more than whether we work and how much waits."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from commonplace_runtime import contract
-from commonplace_runtime.domain.wire import RUNTIME
+from commonplace_runtime.domain.wire import LANE_NAMES, RUNTIME
 from commonplace_runtime.entrypoints.doorbell import STREAM
 from commonplace_runtime.entrypoints.http.errors import json_response
 from commonplace_runtime.entrypoints.http.state import ApiState, state_of
@@ -61,7 +61,8 @@ async def get_health(request: Request) -> Response:
         redis_status = "ok" if await state.doorbell.answers() else "unavailable"
         # Without Redis a job waits for the next poll: worth telling, and no reason to be taken out of service.
         body["dependencies"]["statuses"]["redis"] = redis_status
-        body["queue"] = {**_ENGINE, "redis": {"status": redis_status, **_REDIS}, "lanes": []}
+        lanes = await state.lanes.look(state.pool)
+        body["queue"] = {**_ENGINE, "redis": {"status": redis_status, **_REDIS}, "lanes": lanes}
     return json_response(body, 200 if found.problem is None else 503)
 
 
@@ -77,14 +78,15 @@ async def get_info(request: Request) -> Response:
             "authMode": "api-key",
             "postgres": {"initialized": found.problem is None, "schemaVersion": found.schema},
             "boundaries": {"queueManager": _queue(state), "generationWorkerManager": _generation()},
-            "queueLanes": [],
+            "queueLanes": await state.lanes.look(state.pool),
         }
     )
 
 
 def _queue(state: ApiState) -> dict[str, Any]:
     if state.has_doorbell:
-        details: dict[str, Any] = {**_ENGINE, **_REDIS, "lanes": []}
+        lanes = [{"kind": kind, "name": name} for kind, name in LANE_NAMES.items()]
+        details: dict[str, Any] = {**_ENGINE, **_REDIS, "lanes": lanes}
         return {"status": "active", "reason": "jobs are rows in Postgres, Redis wakes the workers", "details": details}
     return {"status": "disabled", "reason": "no Redis is configured: workers find their jobs by polling Postgres"}
 

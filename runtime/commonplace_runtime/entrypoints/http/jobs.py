@@ -1,22 +1,162 @@
-"""GET /v1/jobs/:id."""
+"""Jobs for people: /v1/jobs, /v1/teams/:id/jobs, /v1/projects/:id/jobs, and what may be done with one."""
 
-from typing import Annotated
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Annotated, Final
 
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from commonplace_runtime.domain.errors import NotFound, NotPermitted
 from commonplace_runtime.domain.models import Principal
 from commonplace_runtime.domain.scopes import Access
-from commonplace_runtime.domain.wire import full_job
+from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
+from commonplace_runtime.domain.wire import full_job, listed_job
+from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
 from commonplace_runtime.entrypoints.http.security import needs
-from commonplace_runtime.entrypoints.http.state import state_of
+from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
 from commonplace_runtime.services import jobs
+from commonplace_runtime.services.jobs import MAX_OFFSET, MAX_RETRIES, JobQuery
+from commonplace_runtime.store.job_views import Reach, Wanted
 
 JobReader = Annotated[Principal, Depends(needs(Access.JOBS))]
+JobOperator = Annotated[Principal, Depends(needs(Access.WRITE))]
+
+_STATUSES: Final = ("queued", "processing", "completed", "failed", "cancelled")
+_SOURCE_TYPES: Final = ("agent_event", "session_summary", "observation_reindex")
+_LIMITS: Final = (50, 200)
+_WHOLE_NUMBER: Final = re.compile(r"\s*([+-]?[0-9]{1,15})")
 
 
 async def get_job(request: Request, principal: JobReader, job_id: str) -> Response:
     """One job; 404 for another team's and for a sibling project's."""
-    return json_response({"generationJob": full_job(await jobs.get_job(state_of(request).pool, principal, job_id))})
+    job = await jobs.get_job(state_of(request).pool, _reach(request, principal), job_id)
+    return json_response({"generationJob": full_job(job)})
+
+
+async def get_jobs(request: Request, principal: JobReader) -> Response:
+    """The jobs that the key reaches, newest first."""
+    asked = request.query_params
+    with_payload = "payload" in [part.strip() for part in asked.get("include", "").split(",")]
+    if with_payload and not Access.PAYLOADS.is_open_to(principal.scopes):
+        raise NotPermitted("`include=payload` requires admin scope")
+    wanted: Wanted = {
+        "status": _one_of(asked.get("status"), _STATUSES),
+        "sourceType": _one_of(asked.get("source_type"), _SOURCE_TYPES),
+        "since": _moment(asked.get("since")),
+        "classification": _text(asked.get("classification")),
+    }
+    query = _query(request, "jobs_list", project=asked.get("projectId") or None, wanted=wanted, payload=with_payload)
+    return await _listing(request, principal, query, {"requestId": request_id_of(request)})
+
+
+async def get_team_jobs(request: Request, principal: JobReader, team_id: str) -> Response:
+    """The same by the team's id or slug; 404 for another team."""
+    if team_id.lower() not in (principal.team_id, principal.team_slug):
+        raise NotFound("Team not found")
+    status = {"status": _one_of(request.query_params.get("status"), _STATUSES)}
+    return await _listing(request, principal, _query(request, "team_jobs", project=None, wanted=status), {})
+
+
+async def get_project_jobs(request: Request, principal: JobReader, project_id: str) -> Response:
+    """The same of one project, by id or name; 404 where the key does not reach it."""
+    status = {"status": _one_of(request.query_params.get("status"), _STATUSES)}
+    return await _listing(request, principal, _query(request, "project_jobs", project=project_id, wanted=status), {})
+
+
+async def post_retry(request: Request, principal: JobOperator, job_id: str) -> Response:
+    """Queue a job again that failed, was cancelled or lost its worker."""
+    state = state_of(request)
+    done = await jobs.retry_job(state.pool, state.doorbell, _reach(request, principal), job_id)
+    return json_response(
+        {
+            "generationJob": full_job(done.job),
+            "retriedCount": done.times,
+            "alreadyQueued": done.was_queued,
+            "requestId": request_id_of(request),
+        }
+    )
+
+
+async def post_retries(request: Request, principal: JobOperator) -> Response:
+    """Queue many failed or cancelled jobs again, all in one transaction."""
+    issues: list[Issue] = []
+    body = await read_json(request, expected="object")
+    fields = Fields(body.value, issues)
+    since = fields.text("since")
+    wanted: Wanted = {
+        "status": fields.choice("status", ("failed", "cancelled"), "failed"),
+        "project": _text(fields.text("projectId")),
+        "classification": _text(fields.text("classification")),
+        "since": _moment(since),
+    }
+    limit = fields.integer("limit", minimum=1, maximum=MAX_RETRIES) or 100
+    if since is not None and wanted["since"] is None:
+        issues.append(
+            {"code": "invalid_format", "format": "datetime", "path": ["since"], "message": "Invalid ISO datetime"}
+        )
+    if issues:
+        raise InvalidFields(issues)
+    state = state_of(request)
+    done = await jobs.retry_jobs(state.pool, state.doorbell, _reach(request, principal), wanted, limit=limit)
+    return json_response({**done, "requestId": request_id_of(request)})
+
+
+async def post_cancel(request: Request, principal: JobOperator, job_id: str) -> Response:
+    """Cancel a job. A call that is under way goes on, and its result is discarded."""
+    job, was_cancelled = await jobs.cancel_job(state_of(request).pool, _reach(request, principal), job_id)
+    return json_response(
+        {"generationJob": full_job(job), "alreadyCancelled": was_cancelled, "requestId": request_id_of(request)}
+    )
+
+
+def _reach(request: Request, principal: Principal) -> Reach:
+    return Reach.of(principal, request_id_of(request))
+
+
+def _query(request: Request, mode: str, *, project: str | None, wanted: Wanted, payload: bool = False) -> JobQuery:
+    usual, most = _LIMITS
+    asked = request.query_params
+    return JobQuery(
+        mode=mode,
+        project=project,
+        wanted=wanted,
+        limit=min(max(_number(asked.get("limit"), usual), 1), most),
+        offset=min(max(_number(asked.get("offset"), 0), 0), MAX_OFFSET),
+        with_payload=payload,
+    )
+
+
+async def _listing(request: Request, principal: Principal, query: JobQuery, more: dict[str, str]) -> Response:
+    page = await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query)
+    listed = [listed_job(job) for job in page["jobs"]]
+    return json_response({"jobs": listed, "total": page["total"], "limit": query.limit, "offset": query.offset, **more})
+
+
+def _number(text: str | None, usual: int) -> int:
+    """As JavaScript's parseInt reads it; what is no number is `usual`."""
+    found = _WHOLE_NUMBER.match(text or "")
+    return int(found[1]) if found else usual
+
+
+def _one_of(text: str | None, known: tuple[str, ...]) -> str | None:
+    return text if text in known else None
+
+
+def _text(text: str | None) -> str | None:
+    """A text that Postgres can compare with; JSON and its own texts hold no NUL."""
+    return text.replace("\0", "\ufffd") if text else None
+
+
+def _moment(text: str | None) -> str | None:
+    """A moment in ISO 8601 or as in mail headers, UTC where it names no offset; None for anything else."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            moment = read((text or "").strip())
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+        except (ValueError, OverflowError):
+            continue
+    return None

@@ -11,6 +11,7 @@ from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.ids import utc_now
 from commonplace_runtime.services.doorbell import Doorbell
 from commonplace_runtime.services.jobs import JobNotices
+from commonplace_runtime.services.watch_queue import LaneBoard
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.pool import Pool
 
@@ -24,6 +25,7 @@ class ApiState:
     has_doorbell: bool
     notices: JobNotices
     given_pool: Pool | None = None
+    lanes: LaneBoard = field(default_factory=LaneBoard)
     now: Callable[[], datetime] = utc_now
     started_at: datetime = field(default_factory=utc_now)
 

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from commonplace_runtime import contract
+from commonplace_runtime.domain.scaling import QueueFigures
 from commonplace_runtime.embedded import EmbeddedRedis
 from commonplace_runtime.entrypoints.doorbell import TaskiqDoorbell
 from commonplace_runtime.entrypoints.http.app import create_app
@@ -107,7 +108,8 @@ async def test_the_queue_is_told_as_it_is(api_settings: Settings, redis_server: 
         await bell.aclose()
     details = info["boundaries"]["queueManager"]["details"]
     for told in (health["queue"], details):
-        assert (told["engine"], told["implementation"], told["lanes"]) == ("bullmq", "taskiq+postgres", [])
+        assert (told["engine"], told["implementation"]) == ("bullmq", "taskiq+postgres")
+        assert [lane["kind"] for lane in told["lanes"]] == ["event", "summary"]
     assert health["queue"]["redis"]["status"] == "ok"
     assert (without.status_code, without.json()["queue"]["redis"]["status"]) == (200, "unavailable")
     async with served(create_app(api_settings)) as url, httpx2.AsyncClient(timeout=20) as http:
@@ -139,11 +141,16 @@ async def test_the_queue_is_shown_and_never_an_old_one(http: httpx2.AsyncClient)
         while not list(QUEUE.collect()):  # noqa: ASYNC110 - scrapes have no event
             await asyncio.sleep(0.05)
     shown = generate_latest(REGISTRY).decode()
-    for name in ("backlog", "oldest_seconds", "in_flight"):
-        assert f"commonplace_queue_{name} 0.0" in shown
+    for name in ("backlog", "oldest_seconds", "in_flight", "arrival_rate"):
+        assert f'commonplace_queue_{name}{{runtime="default"}} 0.0' in shown
+    assert 'commonplace_queue_desired_workers{runtime="default"} 1.0' in shown, "the least that the settings allow"
+    assert "commonplace_queue_service_seconds" not in shown, "nobody has measured one yet"
     now = 100.0
     gauges = QueueGauges(lambda: now)
-    gauges.show({"backlog": 3, "oldestSeconds": 1.5, "inFlight": 1})
-    assert [metric.samples[0].value for metric in gauges.collect()] == [3, 1.5, 1]
+    queue = QueueFigures(backlog=3, oldest_seconds=1.5, in_flight=1, workers=1, service_seconds=0.5, arrival_rate=0.1)
+    gauges.show("mine", queue, 2)
+    samples = [metric.samples[0] for metric in gauges.collect()]
+    assert [sample.value for sample in samples] == [3, 1.5, 1, 0.5, 0.1, 2]
+    assert {sample.labels["runtime"] for sample in samples} == {"mine"}
     now += QueueGauges.FRESH_SECONDS + 1
     assert not list(gauges.collect())

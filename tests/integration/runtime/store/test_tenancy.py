@@ -8,7 +8,14 @@ from commonplace_runtime.store.pool import Pool
 from tests.conftest import Database
 from tests.factories import make_event, make_key, make_memory, make_session, make_team, set_limits
 
-RUNTIME_DEFINERS = {"authenticate_v1", "claim_v1", "queue_stats_v1", "housekeeping_v1", "schema_version_v1"}
+RUNTIME_DEFINERS = {
+    "authenticate_v1",
+    "claim_v1",
+    "queue_stats_v1",
+    "queue_lanes_v1",
+    "housekeeping_v1",
+    "schema_version_v1",
+}
 OPERATOR_DEFINERS = {
     "put_team_v1",
     "release_team_v1",
