@@ -102,9 +102,18 @@ $$;
 GRANT SELECT, INSERT, UPDATE, DELETE ON commonplace.team_holds, commonplace.reservations TO commonplace_runtime;
 GRANT SELECT, INSERT, UPDATE ON commonplace.provider_pauses TO commonplace_runtime;
 
--- Another limit may mean another answer: the next call asks again.
+-- What is decided about a team's budget is decided by one at a time.
+CREATE FUNCTION commonplace.lock_budget(p_team_id uuid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('commonplace.budget:' || p_team_id, 0));
+END
+$$;
+
+-- Another limit may mean another answer: the next call asks again. Under the lock: a refusal by the limit before is either
+-- seen here or comes later, by the limit that is new.
 CREATE FUNCTION commonplace.lift_hold() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM commonplace.lock_budget(NEW.team_id);
     DELETE FROM commonplace.team_holds WHERE team_id = NEW.team_id;
     RETURN NULL;
 END
@@ -113,6 +122,23 @@ CREATE TRIGGER lift_hold AFTER UPDATE ON commonplace.team_limits FOR EACH ROW
     WHEN ((OLD.tokens_per_month, OLD.cost_per_month_usd, OLD.soft_tokens_per_month, OLD.soft_cost_per_month_usd)
         IS DISTINCT FROM (NEW.tokens_per_month, NEW.cost_per_month_usd, NEW.soft_tokens_per_month, NEW.soft_cost_per_month_usd))
     EXECUTE FUNCTION commonplace.lift_hold();
+
+-- Every call and every request of a team adds to the same sums. Spread over eight rows, they seldom wait for each other's
+-- commit; whoever reads adds them up. authenticate_v1 only has to name the new column in its ON CONFLICT.
+ALTER TABLE commonplace.usage_counters ADD COLUMN shard smallint NOT NULL DEFAULT 0;
+ALTER TABLE commonplace.usage_counters ALTER COLUMN shard SET DEFAULT pg_backend_pid() % 8;
+DO $$
+DECLARE
+    whole_key text := '(team_id, month, kind, project_id, key_id, model)';
+    outdated text := (SELECT conname FROM pg_constraint WHERE conrelid = 'commonplace.usage_counters'::regclass AND contype = 'u');
+BEGIN
+    EXECUTE format('ALTER TABLE commonplace.usage_counters DROP CONSTRAINT %I', outdated);
+    EXECUTE replace(pg_get_functiondef('commonplace.authenticate_v1(text)'::regprocedure), whole_key,
+        '(team_id, month, kind, project_id, key_id, model, shard)');
+END
+$$;
+ALTER TABLE commonplace.usage_counters ADD CONSTRAINT usage_counters_key
+    UNIQUE NULLS NOT DISTINCT (team_id, month, kind, project_id, key_id, model, shard);
 
 -- How long a session must be silent before a policy lets its events go. per-event: not at all.
 -- end-of-session: only agents that never say goodbye are waited for like this, half an hour at least.
@@ -134,5 +160,30 @@ RETURN CASE
         p_since + 10 * make_interval(secs => p_window_seconds))
     WHEN p_mode = 'end-of-session' THEN least(p_newest + commonplace.policy_silence(p_mode, p_window_seconds), p_since + interval '1 day')
     ELSE p_newest END;
-GRANT EXECUTE ON FUNCTION commonplace.policy_silence(text, integer),
+
+-- Whether a call may be made at p_at, of a team that spent so much this month and has so much set aside for calls under way:
+-- no refusal, or why and until when. Refused once the limit is reached, so the last call may pass it: at most that one.
+-- From 02:00 to 06:00 UTC a soft limit does not hold.
+CREATE FUNCTION commonplace.budget_verdict(p_limits commonplace.team_limits, p_spent_tokens bigint, p_spent_cost bigint,
+    p_aside_tokens bigint, p_aside_cost bigint, p_at timestamptz, OUT refusal text, OUT until timestamptz)
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT reason, CASE
+        WHEN reason IN ('tokens', 'cost') THEN (date_trunc('month', utc) + interval '1 month') AT TIME ZONE 'UTC'
+        WHEN reason IN ('soft_tokens', 'soft_cost') THEN
+            (date_trunc('day', utc - interval '2 hours') + interval '1 day 2 hours') AT TIME ZONE 'UTC'
+        -- Until one of the calls under way has ended, which lifts it.
+        WHEN reason = 'reserved' THEN p_at + interval '1 minute' END
+    FROM (SELECT utc, CASE
+            WHEN p_spent_tokens >= p_limits.tokens_per_month THEN 'tokens'
+            WHEN p_spent_cost >= p_limits.cost_per_month_usd * 1000000 THEN 'cost'
+            WHEN is_day AND p_spent_tokens >= p_limits.soft_tokens_per_month THEN 'soft_tokens'
+            WHEN is_day AND p_spent_cost >= p_limits.soft_cost_per_month_usd * 1000000 THEN 'soft_cost'
+            WHEN p_spent_tokens + p_aside_tokens >= p_limits.tokens_per_month
+                OR p_spent_cost + p_aside_cost >= p_limits.cost_per_month_usd * 1000000 THEN 'reserved' END AS reason
+        FROM (SELECT p_at AT TIME ZONE 'UTC' AS utc, extract(hour FROM p_at AT TIME ZONE 'UTC') NOT BETWEEN 2 AND 5 AS is_day) AS clock)
+        AS verdict
+$$;
+GRANT EXECUTE ON FUNCTION commonplace.lock_budget(uuid),
+    commonplace.budget_verdict(commonplace.team_limits, bigint, bigint, bigint, bigint, timestamptz),
+    commonplace.policy_silence(text, integer),
     commonplace.policy_due(text, integer, integer, timestamptz, timestamptz) TO commonplace_runtime;

@@ -1,11 +1,14 @@
 -- The queue: whose turn it is, what a call may cost, what came of it. Functions of 0004 by the same name end here.
 -- Lock order everywhere: group, events, jobs, counters.
+-- All of them touch a few rows by key. Their plans must not depend on what the tables held when a connection made them, for
+-- a queue is empty one minute and has a million rows the next: so the planner may not read whole tables (SET enable_…).
 
 -- Give the group back, with p_state for its next call (NULL: as it was). The caller holds its row lock, so every ingest
 -- into it has either committed, and the fresh snapshot of this statement sees its job, or comes later and wakes the group.
 -- The oldest open job decides: while it waits for its retry, younger ones of the session wait behind it.
 CREATE FUNCTION commonplace.let_go(p_team_id uuid, p_project_id uuid, p_session_key text, p_state jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off AS $$
 DECLARE
     team commonplace.teams;
     oldest commonplace.jobs;
@@ -65,7 +68,7 @@ RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
             ('tokens', coalesce((spend ->> 'inputTokens')::bigint, 0) + coalesce((spend ->> 'outputTokens')::bigint, 0))
         ) AS counted (kind, quantity)) AS each
     GROUP BY kind, model HAVING sum(quantity) > 0 ORDER BY kind, model
-    ON CONFLICT (team_id, month, kind, project_id, key_id, model)
+    ON CONFLICT (team_id, month, kind, project_id, key_id, model, shard)
         DO UPDATE SET quantity = known.quantity + excluded.quantity, updated_at = now();
 $$;
 
@@ -74,58 +77,58 @@ CREATE FUNCTION commonplace.spent_of(p_results jsonb) RETURNS jsonb LANGUAGE sql
 RETURN coalesce(p_results -> 'spent', CASE WHEN p_results ? 'inputTokens' THEN jsonb_build_array(p_results) ELSE '[]' END);
 
 -- The call is over and its true figures are counted elsewhere; or nobody knows what it used, and the estimate counts.
+-- Under the budget's lock, so that nobody is refused for a call that has just ended.
 CREATE FUNCTION commonplace.end_reservation(p_team_id uuid, p_project_id uuid, p_session_key text, p_is_settled boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     ended commonplace.reservations;
 BEGIN
-    DELETE FROM commonplace.reservations WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key
-        RETURNING * INTO ended;
-    IF ended.team_id IS NULL THEN
+    IF NOT EXISTS (SELECT FROM commonplace.reservations WHERE team_id = p_team_id AND project_id = p_project_id
+            AND session_key = p_session_key) THEN
         RETURN;
     END IF;
-    IF NOT p_is_settled THEN
+    PERFORM commonplace.lock_budget(p_team_id);
+    DELETE FROM commonplace.reservations WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key
+        RETURNING * INTO ended;
+    DELETE FROM commonplace.team_holds WHERE team_id = p_team_id AND reason = 'reserved';
+    IF ended.team_id IS NOT NULL AND NOT p_is_settled THEN
         PERFORM commonplace.count_spent(p_team_id, p_project_id, ended.key_id, jsonb_build_array(jsonb_build_object('model', ended.model,
             'inputTokens', ended.input_tokens, 'outputTokens', ended.output_tokens, 'costMicrousd', ended.cost_microusd)), '', 0);
     END IF;
-    DELETE FROM commonplace.team_holds WHERE team_id = p_team_id AND reason = 'reserved';
 END
 $$;
 
 -- Sets what a call may cost aside, where the team has a budget. p_call: {"provider", "model", "inputTokens", "outputTokens",
 -- "costMicrousd", "keyId"}. Returns {"outcome": granted|held|lease_lost, "reason", "heldUntil"}. Held: the jobs are back in
 -- the queue, the attempt uncounted, and nothing of the team is claimed until then.
--- A call is refused once what is spent and set aside reaches the limit, so the last one may pass it: at most that one.
 CREATE FUNCTION commonplace.reserve_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint, p_call jsonb)
 RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    allowed commonplace.team_limits;
-    utc timestamp := now() AT TIME ZONE 'UTC';
+    this_month date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
     spent_tokens bigint;
     spent_cost bigint;
-    aside_tokens bigint;
-    aside_cost bigint;
-    refusal text;
-    until timestamptz;
+    verdict record;
 BEGIN
-    IF NOT commonplace.hold_lease(p_team_id, p_project_id, p_session_key, p_lease_token) THEN
+    -- Asked again, because a refusal's answer was lost, the lease is the newest and is nobody's.
+    IF NOT commonplace.hold_lease(p_team_id, p_project_id, p_session_key, p_lease_token) OR NOT EXISTS (
+            SELECT FROM commonplace.job_groups WHERE team_id = p_team_id AND project_id = p_project_id
+                AND session_key = p_session_key AND lease_until IS NOT NULL) THEN
         RETURN jsonb_build_object('outcome', 'lease_lost');
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended('commonplace.budget:' || p_team_id, 0));
-    SELECT * INTO allowed FROM commonplace.team_limits WHERE team_id = p_team_id;
+    PERFORM commonplace.lock_budget(p_team_id);
+    -- Of workers that died: set aside any longer it would hold the team until somebody takes over that very session.
+    PERFORM commonplace.end_reservation(p_team_id, r.project_id, r.session_key, false)
+        FROM commonplace.reservations r JOIN commonplace.job_groups g USING (team_id, project_id, session_key)
+        WHERE r.team_id = p_team_id AND (g.lease_until > now()) IS NOT TRUE AND (r.project_id, r.session_key) <> (p_project_id, p_session_key);
     SELECT coalesce(sum(quantity) FILTER (WHERE kind = 'tokens'), 0), coalesce(sum(quantity) FILTER (WHERE kind = 'cost_microusd'), 0)
         INTO spent_tokens, spent_cost FROM commonplace.usage_counters
-        WHERE team_id = p_team_id AND month = date_trunc('month', utc)::date AND kind IN ('tokens', 'cost_microusd');
-    SELECT coalesce(sum(input_tokens + output_tokens), 0), coalesce(sum(cost_microusd), 0) INTO aside_tokens, aside_cost
-        FROM commonplace.reservations WHERE team_id = p_team_id AND (project_id, session_key) <> (p_project_id, p_session_key);
-    refusal := CASE
-        WHEN spent_tokens >= allowed.tokens_per_month THEN 'tokens'
-        WHEN spent_cost >= allowed.cost_per_month_usd * 1000000 THEN 'cost'
-        WHEN extract(hour FROM utc) NOT BETWEEN 2 AND 5 AND spent_tokens >= allowed.soft_tokens_per_month THEN 'soft_tokens'
-        WHEN extract(hour FROM utc) NOT BETWEEN 2 AND 5 AND spent_cost >= allowed.soft_cost_per_month_usd * 1000000 THEN 'soft_cost'
-        WHEN spent_tokens + aside_tokens >= allowed.tokens_per_month
-            OR spent_cost + aside_cost >= allowed.cost_per_month_usd * 1000000 THEN 'reserved' END;
-    IF refusal IS NULL THEN
+        WHERE team_id = p_team_id AND month = this_month AND kind IN ('tokens', 'cost_microusd');
+    SELECT v.* INTO verdict FROM (
+        SELECT coalesce(sum(input_tokens + output_tokens), 0)::bigint AS tokens, coalesce(sum(cost_microusd), 0)::bigint AS cost
+        FROM commonplace.reservations WHERE team_id = p_team_id AND (project_id, session_key) <> (p_project_id, p_session_key)) AS aside
+        LEFT JOIN commonplace.team_limits l ON l.team_id = p_team_id
+        CROSS JOIN LATERAL commonplace.budget_verdict(l, spent_tokens, spent_cost, aside.tokens, aside.cost, now()) AS v;
+    IF verdict.refusal IS NULL THEN
         INSERT INTO commonplace.reservations (team_id, project_id, session_key, key_id, provider, model, input_tokens, output_tokens,
             cost_microusd)
         VALUES (p_team_id, p_project_id, p_session_key, (p_call ->> 'keyId')::uuid, p_call ->> 'provider', p_call ->> 'model',
@@ -135,28 +138,24 @@ BEGIN
             cost_microusd = excluded.cost_microusd, created_at = now();
         RETURN jsonb_build_object('outcome', 'granted');
     END IF;
-    until := CASE
-        WHEN refusal IN ('tokens', 'cost') THEN (date_trunc('month', utc) + interval '1 month') AT TIME ZONE 'UTC'
-        -- Until one of the calls under way has ended, which lifts it.
-        WHEN refusal = 'reserved' THEN now() + interval '1 minute'
-        ELSE (date_trunc('day', utc - interval '2 hours') + interval '1 day 2 hours') AT TIME ZONE 'UTC' END;
-    INSERT INTO commonplace.team_holds AS h (team_id, held_until, reason) VALUES (p_team_id, until, refusal)
+    INSERT INTO commonplace.team_holds AS h (team_id, held_until, reason) VALUES (p_team_id, verdict.until, verdict.refusal)
         ON CONFLICT (team_id) DO UPDATE SET held_until = excluded.held_until, reason = excluded.reason, created_at = now()
             WHERE (h.held_until, h.reason) IS DISTINCT FROM (excluded.held_until, excluded.reason);
-    IF FOUND AND refusal <> 'reserved' THEN
+    IF FOUND AND verdict.refusal <> 'reserved' THEN
         INSERT INTO commonplace.audit_log (team_id, actor, action, resource_type, resource_id, details)
-        VALUES (p_team_id, 'system:budget', 'generation.held', 'team', p_team_id::text, jsonb_build_object('reason', refusal,
-            'heldUntil', until, 'tokens', spent_tokens, 'costMicrousd', spent_cost));
+        VALUES (p_team_id, 'system:budget', 'generation.held', 'team', p_team_id::text, jsonb_build_object('reason', verdict.refusal,
+            'heldUntil', verdict.until, 'tokens', spent_tokens, 'costMicrousd', spent_cost));
     END IF;
     PERFORM commonplace.hand_back(p_team_id, p_project_id, p_session_key);
     PERFORM commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL);
-    RETURN jsonb_build_object('outcome', 'held', 'reason', refusal, 'heldUntil', until);
+    RETURN jsonb_build_object('outcome', 'held', 'reason', verdict.refusal, 'heldUntil', verdict.until);
 END
 $$;
 
 -- As in 0004, but a job that was never tried is due whenever its group is, and each taken job is audited.
 CREATE OR REPLACE FUNCTION commonplace.take_due_jobs(p_team_id uuid, p_project_id uuid, p_session_key text, p_worker text, p_max_jobs integer)
-RETURNS uuid[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS uuid[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off AS $$
 DECLARE
     taken uuid[];
 BEGIN
@@ -190,8 +189,6 @@ END
 $$;
 
 -- The group to claim next, locked: of the first team after p_after that has due work, the one that waited longest.
--- The planner's choice must not depend on what the table held when the plan was made: a queue is empty one minute and
--- has a million rows the next.
 CREATE FUNCTION commonplace.next_group(p_after uuid) RETURNS SETOF commonplace.job_groups
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_sort = off SET enable_incremental_sort = off AS $$
@@ -207,7 +204,8 @@ $$;
 -- "jobs": [{"id", "attempt", "maxAttempts", "sourceType", "sourceId", "jobType", "keyId", "sessionId", "createdAt",
 --   "event": null or {"id", "eventType", "sourceAdapter", "platformSource", "occurredAt", "payload"}}]}.
 CREATE FUNCTION commonplace.lease_json(p_group commonplace.job_groups, p_team commonplace.teams, p_taken uuid[]) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off AS $$
     SELECT jsonb_build_object(
         'team', jsonb_build_object('id', p_team.id, 'defaultVisibility', p_team.default_visibility, 'generationMode', p_team.generation_mode),
         'limits', (SELECT to_jsonb(l) - 'team_id' FROM commonplace.team_limits l WHERE l.team_id = p_team.id),
@@ -233,7 +231,7 @@ $$;
 -- p_credentials that nobody should call now. Without jobs: {"expired", "paused", "pausedSeconds", "jobs": []}; NULL when
 -- nothing was due. While all of p_credentials are paused nothing is leased, and pausedSeconds says for how long.
 -- Teams take turns: the next after p_after that has due work, round and round, so that one team's backlog delays another's
--- job by one turn. Within a team, the session that waited longest.
+-- job by one turn. Within a team, the session that waited longest. Teams that are held or detached are passed over.
 DROP FUNCTION commonplace.claim_v1(text, integer, integer);
 CREATE FUNCTION commonplace.claim_v1(p_worker text, p_lease_seconds integer, p_max_jobs integer,
     p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000', p_credentials text[] DEFAULT '{}')
@@ -241,6 +239,8 @@ RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg
 DECLARE
     before_all constant uuid := '00000000-0000-0000-0000-000000000000';
     reached uuid := p_after;
+    has_turned boolean := p_after = before_all;
+    put_right integer := 0;
     found_group commonplace.job_groups;
     team commonplace.teams;
     taken uuid[];
@@ -257,22 +257,17 @@ BEGIN
         RETURN jsonb_build_object('expired', 0, 'paused', to_jsonb(paused), 'jobs', '[]'::jsonb,
             'pausedSeconds', extract(epoch FROM paused_until - now()));
     END IF;
-    -- Bounded: groups without due work are put right in passing, and one claim must stay short.
-    FOR step IN 1..100 LOOP
+    LOOP
         SELECT * INTO found_group FROM commonplace.next_group(reached);
         IF NOT FOUND THEN
-            EXIT WHEN reached = before_all;
+            EXIT WHEN has_turned;
+            has_turned := true;
             reached := before_all;
             CONTINUE;
         END IF;
         SELECT * INTO team FROM commonplace.teams WHERE id = found_group.team_id;
-        IF team.detached_at IS NOT NULL THEN
-            -- Out of the way, and back soon after the team is adopted again.
-            UPDATE commonplace.job_groups SET available_at = now() + interval '10 minutes', lease_until = NULL, leased_by = NULL
-            WHERE team_id = found_group.team_id AND project_id = found_group.project_id AND session_key = found_group.session_key;
-            CONTINUE;
-        END IF;
-        IF EXISTS (SELECT FROM commonplace.team_holds h WHERE h.team_id = team.id AND h.held_until > now()) THEN
+        IF team.detached_at IS NOT NULL
+                OR EXISTS (SELECT FROM commonplace.team_holds h WHERE h.team_id = team.id AND h.held_until > now()) THEN
             reached := team.id;
             CONTINUE;
         END IF;
@@ -283,6 +278,9 @@ BEGIN
         taken := commonplace.take_due_jobs(found_group.team_id, found_group.project_id, found_group.session_key, p_worker, p_max_jobs);
         IF taken IS NULL THEN
             PERFORM commonplace.free_group(found_group.team_id, found_group.project_id, found_group.session_key);
+            -- Bounded: groups without due work are put right in passing, and one claim must stay short.
+            put_right := put_right + 1;
+            EXIT WHEN put_right = 100;
             CONTINUE;
         END IF;
         UPDATE commonplace.job_groups SET lease_token = lease_token + 1, leased_by = p_worker,
@@ -305,8 +303,12 @@ $$;
 -- Returns {"outcome": written|lease_lost, "jobs": completed, "memories": written, "handedBack"}. Running it again writes nothing.
 CREATE OR REPLACE FUNCTION commonplace.complete_jobs_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint,
     p_results jsonb)
-RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off AS $$
 DECLARE
+    cited uuid[];
+    named uuid[];
+    standing uuid[];
     finished uuid[];
     heard uuid[];
     payer uuid;
@@ -314,6 +316,7 @@ DECLARE
     handed integer;
     is_first boolean;
     adopted_visibility text;
+    next_state jsonb := p_results -> 'state';
 BEGIN
     IF NOT commonplace.hold_lease(p_team_id, p_project_id, p_session_key, p_lease_token) THEN
         RETURN jsonb_build_object('outcome', 'lease_lost', 'jobs', 0, 'memories', 0, 'handedBack', 0);
@@ -321,15 +324,17 @@ BEGIN
     -- Running it again, because the first answer was lost, must not count the calls twice.
     SELECT lease_until IS NOT NULL INTO is_first FROM commonplace.job_groups
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
-    PERFORM FROM commonplace.events WHERE team_id = p_team_id AND project_id = p_project_id AND id IN (
-            SELECT (source ->> 'eventId')::uuid FROM jsonb_array_elements(p_results -> 'jobs') AS result,
-                jsonb_array_elements(result -> 'memories') AS memory, jsonb_array_elements(memory -> 'sources') AS source)
-        ORDER BY id FOR KEY SHARE;
+    -- Ids as arrays: the planner then takes the key, whatever it guesses of the length of a list in JSON.
+    cited := ARRAY(SELECT (source ->> 'eventId')::uuid FROM jsonb_array_elements(p_results -> 'jobs') AS result,
+        jsonb_array_elements(result -> 'memories') AS memory, jsonb_array_elements(memory -> 'sources') AS source);
+    named := ARRAY(SELECT (result ->> 'id')::uuid FROM jsonb_array_elements(p_results -> 'jobs') AS result);
+    standing := ARRAY(SELECT id FROM commonplace.events WHERE team_id = p_team_id AND project_id = p_project_id AND id = ANY (cited)
+        ORDER BY id FOR KEY SHARE);
     SELECT coalesce(array_agg(id), '{}'), coalesce(array_agg(id) FILTER (WHERE awaited), '{}'), (array_agg(key_id ORDER BY number))[1]
     INTO finished, heard, payer FROM (
         SELECT id, number, key_id, awaited FROM commonplace.jobs
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key AND status = 'processing'
-            AND id IN (SELECT (result ->> 'id')::uuid FROM jsonb_array_elements(p_results -> 'jobs') AS result)
+            AND id = ANY (named)
         ORDER BY number FOR UPDATE) AS ours;
     SELECT coalesce(default_visibility, 'team') INTO adopted_visibility FROM commonplace.teams WHERE id = p_team_id;
     WITH wanted AS (
@@ -340,8 +345,7 @@ BEGIN
             LEFT JOIN commonplace.events event ON event.team_id = p_team_id AND event.id = job.event_id
             CROSS JOIN jsonb_array_elements(result -> 'memories') AS memory
         WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(memory -> 'sources') AS source
-            WHERE source ? 'eventId' AND NOT EXISTS (SELECT FROM commonplace.events e WHERE e.team_id = p_team_id
-                AND e.project_id = p_project_id AND e.id = (source ->> 'eventId')::uuid))),
+            WHERE source ? 'eventId' AND (source ->> 'eventId')::uuid <> ALL (standing))),
     made AS (
         INSERT INTO commonplace.memories (id, team_id, project_id, session_id, owner_actor, visibility, kind, title, content,
             metadata, tags, keywords, generation_key, job_id, author_key_id, model)
@@ -390,10 +394,16 @@ BEGIN
             LEFT JOIN jsonb_array_elements(p_results -> 'jobs') AS result ON (result ->> 'id')::uuid = closed.id)
     SELECT count(*) INTO written FROM made;
     UPDATE commonplace.sessions SET last_generated_at = now(), updated_at = now()
-        WHERE team_id = p_team_id AND id IN (SELECT session_id FROM commonplace.jobs WHERE team_id = p_team_id AND id = ANY (finished));
+        WHERE team_id = p_team_id AND id = ANY (ARRAY(
+            SELECT DISTINCT session_id FROM commonplace.jobs WHERE team_id = p_team_id AND id = ANY (finished) AND session_id IS NOT NULL));
+    -- Of a summary whose job was cancelled meanwhile nothing was stored, and the state must not say so.
+    IF EXISTS (SELECT FROM jsonb_array_elements(p_results -> 'jobs') AS result, jsonb_array_elements(result -> 'memories') AS memory
+            WHERE memory -> 'id' = next_state -> 'summaryMemory' AND (result ->> 'id')::uuid <> ALL (finished)) THEN
+        SELECT next_state || jsonb_build_object('isStored', false, 'summaryMemory', state -> 'summaryMemory') INTO next_state
+            FROM commonplace.job_groups WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
+    END IF;
     handed := commonplace.hand_back(p_team_id, p_project_id, p_session_key);
-    PERFORM commonplace.let_go(p_team_id, p_project_id, p_session_key,
-        CASE WHEN cardinality(finished) > 0 THEN p_results -> 'state' END);
+    PERFORM commonplace.let_go(p_team_id, p_project_id, p_session_key, CASE WHEN cardinality(finished) > 0 THEN next_state END);
     IF is_first THEN
         PERFORM commonplace.end_reservation(p_team_id, p_project_id, p_session_key, true);
         PERFORM commonplace.count_spent(p_team_id, p_project_id, payer, commonplace.spent_of(p_results), p_results ->> 'model', written);
@@ -409,8 +419,10 @@ $$;
 -- handed back. Returns {"outcome": written|lease_lost, "retried", "failed", "handedBack"}. Running it again writes nothing.
 CREATE OR REPLACE FUNCTION commonplace.fail_jobs_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint,
     p_failures jsonb)
-RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off AS $$
 DECLARE
+    named uuid[];
     failed uuid[];
     heard uuid[];
     retried integer;
@@ -424,15 +436,15 @@ BEGIN
     -- Running it again, because the first answer was lost, must not count the calls twice.
     SELECT lease_until IS NOT NULL INTO is_first FROM commonplace.job_groups
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
-    SELECT (array_agg(key_id ORDER BY number))[1] INTO payer FROM commonplace.jobs WHERE team_id = p_team_id
-        AND id IN (SELECT (verdict ->> 'id')::uuid FROM jsonb_array_elements(p_failures -> 'jobs') AS verdict);
+    named := ARRAY(SELECT (verdict ->> 'id')::uuid FROM jsonb_array_elements(p_failures -> 'jobs') AS verdict);
+    SELECT (array_agg(key_id ORDER BY number))[1] INTO payer FROM commonplace.jobs WHERE team_id = p_team_id AND id = ANY (named);
     WITH verdict AS (
         SELECT job.id, verdict -> 'error' AS error, coalesce((verdict ->> 'counted')::boolean, true) AS counted,
             make_interval(secs => (verdict ->> 'retryAfterSeconds')::double precision) AS pause,
             verdict ->> 'retryAfterSeconds' IS NOT NULL
                 AND (job.attempts < job.max_attempts OR NOT coalesce((verdict ->> 'counted')::boolean, true)) AS again
         FROM jsonb_array_elements(p_failures -> 'jobs') AS verdict
-            JOIN commonplace.jobs job ON job.team_id = p_team_id AND job.id = (verdict ->> 'id')::uuid),
+            JOIN commonplace.jobs job ON job.team_id = p_team_id AND job.id = (verdict ->> 'id')::uuid AND job.id = ANY (named)),
     ended AS (
         UPDATE commonplace.jobs job SET
             status = CASE WHEN again THEN 'queued' ELSE 'failed' END,
@@ -479,6 +491,21 @@ BEGIN
     RETURN true;
 END
 $$;
+
+-- Of the version before; nothing calls it any more.
+DROP FUNCTION commonplace.count_generation(uuid, uuid, uuid, jsonb, bigint);
+
+-- Who leaves a policy of waiting does not wait for it once more.
+CREATE FUNCTION commonplace.release_waiting() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE commonplace.job_groups SET available_at = now()
+        WHERE team_id = NEW.id AND available_at > now() AND lease_until IS NULL;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER release_waiting AFTER UPDATE OF generation_mode ON commonplace.teams FOR EACH ROW
+    WHEN (OLD.generation_mode <> 'per-event' AND NEW.generation_mode = 'per-event')
+    EXECUTE FUNCTION commonplace.release_waiting();
 
 GRANT EXECUTE ON FUNCTION
     commonplace.let_go(uuid, uuid, text, jsonb),
