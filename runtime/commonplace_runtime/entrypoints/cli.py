@@ -4,27 +4,32 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import cyclopts
 from cyclopts import Parameter
 
 from commonplace_runtime import contract
-from commonplace_runtime.domain.errors import Conflict, DomainError, InvalidInput
-from commonplace_runtime.observability import configure_logging, serve_metrics
+from commonplace_runtime.domain.errors import Conflict, DomainError
+from commonplace_runtime.entrypoints.cli_jobs import jobs, usage
+from commonplace_runtime.entrypoints.terminal import (
+    Json,
+    Team,
+    as_admin,
+    print_rows,
+    read_moment,
+    settings_with,
+    with_admin_pool,
+)
+from commonplace_runtime.observability import serve_metrics
 from commonplace_runtime.services import tenants
 from commonplace_runtime.services.migrate import migrate as run_migrations
-from commonplace_runtime.services.readiness import check_administrator
-from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings, settings_or_exit
-from commonplace_runtime.store.pool import STORE_FAULTS, Pool, Record, Refused, open_pool_patiently
+from commonplace_runtime.settings import Settings
+from commonplace_runtime.store.pool import STORE_FAULTS, Refused
 
-T = TypeVar("T")
-Json = Annotated[bool, Parameter(help="Print JSON, one line.", negative="")]
-Team = Annotated[str, Parameter(help="The team's id, slug or name.")]
 EXIT_REFUSED = 1
 
 app = cyclopts.App(
@@ -36,8 +41,9 @@ app = cyclopts.App(
 teams = cyclopts.App(name="teams", help="Teams: the tenants.")
 projects = cyclopts.App(name="projects", help="Projects of a team.")
 keys = cyclopts.App(name="keys", help="API keys of a team.")
-for group in (teams, projects, keys):
+for group in (teams, projects, keys, jobs):
     app.command(group)
+app.command(usage)
 
 
 def run() -> None:
@@ -63,77 +69,10 @@ def _refuse(message: str) -> NoReturn:
     raise SystemExit(EXIT_REFUSED)
 
 
-def _settings(*needed: str) -> Settings:
-    settings = settings_or_exit(os.environ)
-    missing = [name for name in needed if getattr(settings, name) is None]
-    if missing:
-        for name in missing:
-            print(f"commonplace: {contract.ENV_PREFIX}{name.upper()} is not set: {_WHAT[name]}", file=sys.stderr)
-        raise SystemExit(EXIT_MISCONFIGURED)
-    configure_logging(settings.log_level, settings.log_format)
-    return settings
-
-
-_WHAT = {
-    "database_url": "the connection string of a member of commonplace_runtime, postgresql://user:password@host/database",
-    "admin_database_url": "the connection string of a member of commonplace_admin, postgresql://user:password@host/database",
-}
-
-
-async def _with_admin_pool(settings: Settings, patience: float, work: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
-    if settings.admin_database_url is None:
-        raise InvalidInput("no administrator's connection string")
-    pool = await open_pool_patiently(
-        settings.admin_database_url.get_secret_value(),
-        patience=patience,
-        size=1,
-        connect_timeout=settings.database_connect_timeout_seconds,
-        statement_timeout=settings.database_statement_timeout_seconds,
-        application="commonplace-cli",
-    )
-    async with pool:
-        return await work(pool)
-
-
-def _as_admin(work: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
-    async def checked(pool: Pool) -> T:
-        await check_administrator(pool)
-        return await work(pool)
-
-    return asyncio.run(_with_admin_pool(_settings("admin_database_url"), 5.0, checked))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return value
-
-
-def _print_rows(rows: Sequence[Record], columns: Mapping[str, str], as_json: bool) -> None:
-    table = [{shown: _plain(row[column]) for shown, column in columns.items()} for row in rows]
-    if as_json:
-        print(json.dumps(table))
-        return
-    cells = [list(columns), *([_cell(row[shown]) for shown in columns] for row in table)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
-    for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return str(value)
-
-
 @app.command
 def api() -> None:
     """Serve the HTTP API and MCP until SIGTERM."""
-    settings = _settings("database_url")
+    settings = settings_with("database_url")
     from commonplace_runtime.entrypoints.http.serve import serve_api  # the other verbs start faster without FastAPI
 
     _serve_metrics(settings)
@@ -143,7 +82,7 @@ def api() -> None:
 @app.command
 def worker() -> None:
     """Turn events into memories until SIGTERM."""
-    settings = _settings("database_url")
+    settings = settings_with("database_url")
     from commonplace_runtime.entrypoints.worker import run_worker
 
     _serve_metrics(settings)
@@ -176,9 +115,9 @@ def migrate(
 
     create_roles: also create the four group roles; needs a role with CREATEROLE.
     """
-    settings = _settings("admin_database_url")
+    settings = settings_with("admin_database_url")
     applied = asyncio.run(
-        _with_admin_pool(
+        with_admin_pool(
             settings, settings.startup_timeout_seconds, lambda pool: run_migrations(pool, with_roles=create_roles)
         )
     )
@@ -212,7 +151,7 @@ def dev(
 @teams.command(name="create")
 def create_team(name: str, *, json_: Annotated[Json, Parameter(name="--json")] = True) -> None:
     """Create a team with its project `default`; prints {"id", "slug"}."""
-    team = _as_admin(lambda pool: tenants.create_team(pool, name))
+    team = as_admin(lambda pool: tenants.create_team(pool, name))
     print(json.dumps({"id": str(team["id"]), "slug": team["slug"], "name": team["name"]}))
 
 
@@ -220,13 +159,13 @@ def create_team(name: str, *, json_: Annotated[Json, Parameter(name="--json")] =
 def list_teams(*, json_: Annotated[Json, Parameter(name="--json")] = False) -> None:
     """List every team."""
     columns = {"id": "id", "slug": "slug", "name": "name", "managed": "managed", "createdAt": "created_at"}
-    _print_rows(_as_admin(tenants.list_teams), columns, json_)
+    print_rows(as_admin(tenants.list_teams), columns, json_)
 
 
 @projects.command(name="create")
 def create_project(name: str, *, team: Team, json_: Annotated[Json, Parameter(name="--json")] = True) -> None:
     """Create a project of a team; prints {"id", "teamId", "name"}."""
-    row = _as_admin(lambda pool: tenants.create_project(pool, team, name))
+    row = as_admin(lambda pool: tenants.create_project(pool, team, name))
     print(json.dumps({"id": str(row["id"]), "teamId": str(row["team_id"]), "name": row["name"]}))
 
 
@@ -234,7 +173,7 @@ def create_project(name: str, *, team: Team, json_: Annotated[Json, Parameter(na
 def list_projects(*, team: Team | None = None, json_: Annotated[Json, Parameter(name="--json")] = False) -> None:
     """List the projects of a team, or of all."""
     columns = {"id": "id", "teamId": "team_id", "name": "name", "createdAt": "created_at"}
-    _print_rows(_as_admin(lambda pool: tenants.list_projects(pool, team)), columns, json_)
+    print_rows(as_admin(lambda pool: tenants.list_projects(pool, team)), columns, json_)
 
 
 @keys.command(name="create")
@@ -257,13 +196,13 @@ def create_key(
     actor: who writes with it: human:…, system:… or agent:….
     """
     scopes = [part.strip() for item in scope for part in item.split(",") if part.strip()]
-    issued = _as_admin(
+    issued = as_admin(
         lambda pool: tenants.create_key(
             pool,
             team=team,
             project=project,
             scopes=scopes,
-            expires_at=_moment(expires_at),
+            expires_at=read_moment(expires_at),
             actor=actor,
             name=name,
         )
@@ -272,18 +211,6 @@ def create_key(
     print(
         json.dumps({"id": str(issued.id), "key": issued.token, "teamId": str(issued.team_id), "projectId": project_id})
     )
-
-
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidInput(f"{text!r} is no time: write it like 2027-01-31T00:00:00Z") from error
-    if moment.tzinfo is None:
-        raise InvalidInput(f"{text!r} has no offset: write it like 2027-01-31T00:00:00Z")
-    return moment
 
 
 @keys.command(name="list")
@@ -301,11 +228,11 @@ def list_keys(*, team: Team | None = None, json_: Annotated[Json, Parameter(name
         "lastUsedAt": "last_used_at",
         "managed": "managed",
     }
-    _print_rows(_as_admin(lambda pool: tenants.list_keys(pool, team)), columns, json_)
+    print_rows(as_admin(lambda pool: tenants.list_keys(pool, team)), columns, json_)
 
 
 @keys.command(name="revoke")
 def revoke_key(key: UUID, *, json_: Annotated[Json, Parameter(name="--json")] = False) -> None:
     """Refuse a key from its next request on; prints {"id", "status": "revoked"}."""
-    _as_admin(lambda pool: tenants.revoke_key(pool, key))
+    as_admin(lambda pool: tenants.revoke_key(pool, key))
     print(json.dumps({"id": str(key), "status": "revoked"}))

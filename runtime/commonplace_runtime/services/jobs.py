@@ -95,7 +95,6 @@ async def retry_job(pool: Pool, doorbell: Doorbell, reach: Reach, job_id: str) -
     if found["outcome"] in _NOT_RETRIED:
         raise Conflict(_NOT_RETRIED[found["outcome"]])
     await doorbell.ring()
-    log.info("job_retried", job_id=job_id, team_id=reach.team_id, outcome=found["outcome"])
     return Retried(job=found["job"], times=found["retriedCount"], was_queued=found["outcome"] == "already_queued")
 
 
@@ -110,7 +109,6 @@ async def retry_jobs(pool: Pool, doorbell: Doorbell, reach: Reach, wanted: Wante
         raise NotFound("Project not found")
     if done["retried"]:
         await doorbell.ring()
-    log.info("jobs_retried", team_id=reach.team_id, **done)
     return done
 
 
@@ -121,7 +119,6 @@ async def cancel_job(pool: Pool, reach: Reach, job_id: str) -> tuple[JobRow, boo
         raise NotFound("Generation job not found")
     if found["outcome"] == "completed":
         raise Conflict("Generation job already completed; cannot cancel")
-    log.info("job_cancelled", job_id=job_id, team_id=reach.team_id, outcome=found["outcome"])
     return found["job"], found["outcome"] == "already_cancelled"
 
 

@@ -66,6 +66,21 @@ async def _team(connection: Connection, reference: str) -> Record:
     return found[0]
 
 
+async def find_team(pool: Pool, reference: str) -> Record:
+    """The team with this id, slug or name. Raises NotFound, and Conflict for a name that several have."""
+    async with _transaction(pool) as connection:
+        return await _team(connection, reference)
+
+
+async def find_project(pool: Pool, team: Record, reference: str) -> Record:
+    """The team's project with this id or name. Raises NotFound."""
+    async with _transaction(pool) as connection:
+        project = await store.find_project(connection, team["id"], reference)
+    if project is None:
+        raise NotFound(f"team {team['slug']} has no project {reference!r}: `commonplace projects list --team …`")
+    return project
+
+
 async def create_project(pool: Pool, team: str, name: str) -> Record:
     """A project of `team` (id, slug or name). Raises NotFound, Conflict, InvalidInput."""
     if not name.strip() or len(name) > 200:
