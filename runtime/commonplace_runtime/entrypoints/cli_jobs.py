@@ -26,6 +26,7 @@ Classification = Annotated[str, Parameter(help="Kind of the last error, such as 
 Since = Annotated[str, Parameter(help="Created at or after, for example 2027-01-31T00:00:00Z.")]
 Status = Literal["queued", "processing", "completed", "failed", "cancelled"]
 _ERROR_LENGTH = 100
+_SHOWN_FIRST = ("id", "status", "lastError", "holdReason", "heldUntil", "attempts", "maxAttempts", "nextAttemptAtEpoch")
 _COLUMNS = ("id", "team", "project", "kind", "status", "attempts", "created", "lastError")
 
 
@@ -66,9 +67,9 @@ def show_job(job: str, *, json_: Annotated[Json, Parameter(name="--json")] = Fal
     if json_:
         print(json.dumps(shown))
         return
-    for name, value in shown.items():
-        if value is not None:
-            print(f"{name + ':':<22}{_value(name, value)}")
+    for name in (*_SHOWN_FIRST, *(name for name in shown if name not in _SHOWN_FIRST)):
+        if (value := shown.get(name)) is not None:
+            print(f"{name.removesuffix('Epoch') + ':':<17}{_value(name, value)}")
 
 
 @jobs.command(name="retry")
@@ -162,7 +163,7 @@ def _line(row: Any) -> Mapping[str, Any]:
         "status": job["status"],
         "attempts": f"{job['attempts']}/{job['maxAttempts']}",
         "created": _time(job["createdAtEpoch"]),
-        "lastError": None if job["lastError"] is None else _error(job["lastError"])[:_ERROR_LENGTH],
+        "lastError": None if job["lastError"] is None else _cut(_error(job["lastError"])),
     }
 
 
@@ -170,6 +171,10 @@ def _error(error: Mapping[str, Any]) -> str:
     told = f"{error.get('classification', 'unknown')}: {error.get('reason', '')}"
     more = {name: value for name, value in error.items() if name not in ("classification", "reason")}
     return printable(f"{told} {json.dumps(more)}" if more else told)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _ERROR_LENGTH else text[: _ERROR_LENGTH - 1] + "…"
 
 
 def _value(name: str, value: Any) -> str:

@@ -95,7 +95,10 @@ async def test_dead_letters_are_readable_in_a_terminal(database: Database, admin
     assert answer(database, "jobs", "list", "--classification", "throttled") == []
     assert answer(database, "jobs", "list", "--since", "2999-01-01T00:00:00Z") == []
     shown = said(database, "jobs", "show", dead)
-    assert "lastError:            configuration: the provider answered 401: " in shown
+    assert shown.splitlines()[1:3] == [
+        "status:          failed",
+        'lastError:       configuration: the provider answered 401: [31mcheck ANTHROPIC_API_KEY {"status": 401}',
+    ]
     assert answer(database, "jobs", "show", dead)["lastError"]["reason"] == reason
 
 
