@@ -484,7 +484,14 @@ async def test_the_end_of_an_awaited_job_is_announced(admin_pool: Pool, runtime_
 
 async def test_the_queues_figures_are_honest(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
-    assert await store.queue_stats(runtime_pool) == {"backlog": 0, "oldestSeconds": 0, "inFlight": 0}
+    assert await store.queue_stats(runtime_pool) == {
+        "backlog": 0,
+        "oldestSeconds": 0,
+        "inFlight": 0,
+        "workers": 0,
+        "serviceSeconds": None,
+        "arrivalRate": 0,
+    }
     put = await put_event(admin_pool, tenant, session="c:-:one")
     await put_event(admin_pool, tenant, session="c:-:two")
     await put_event(admin_pool, tenant, session="c:-:later", delay=3600)
