@@ -1,5 +1,5 @@
 """
-Which events of a session are worth a model's call: noise goes, what repeats stands once.
+Which events of a session are worth a model's call: noise goes, what repeats stands once, runs are told as one.
 
 Careful on one side only: an event is left out when its kind says that nobody will ask for it again, or when the same
 was told before. Words of people and agents, changes of files and state, and failures are never left out.
@@ -8,7 +8,7 @@ was told before. Words of people and agents, changes of files and state, and fai
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from commonplace_runtime.domain.commands import Outcome, command_of, is_noise, outcome_of, writes
@@ -44,9 +44,9 @@ _ENVELOPE: Final = frozenset(
      "session_id", "transcript_path", "hook_event_name", "permission_mode", "tool_use_id", "toolUseId", "timestamp"}
 )  # fmt: skip
 """Fields that hooks put around what happened; alone they tell nothing."""
-_READING_VERB = re.compile(
-    r"(?:^|__|[._])(?:list|search|find|get|read|fetch|query|status|lookup)(?:_|$)", re.IGNORECASE
-)
+_READING_TOOL = re.compile(r"(?:list|search|find|get|read|fetch|status|lookup)(?:[_-]|$)", re.IGNORECASE)
+"""By the first word of its name, after that of its server. A query may be an UPDATE."""
+_SERVER = re.compile(r".*(?:__|\.)")
 _SAYS_NOTHING = re.compile(
     r"\W*(?:ok(?:ay)?|done|true|false|yes|none|null|success(?:ful(?:ly)?)?|no (?:matches|files|results)(?: found)?"
     r"|no output|\(no (?:content|output)\)|(?:tool|command) ran without output(?: or errors?)?)?\W*",
@@ -54,11 +54,16 @@ _SAYS_NOTHING = re.compile(
 )
 _DURATION = re.compile(r"\b(?:in )?[\d.]+ ?(?:s|ms|m|seconds?)\b")
 _SEEN: Final = "seen before"
+MAX_RUN: Final = 12
+"""Events that are shown as one: few enough that a memory that cites it still says where it was seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """An event to be sent, and the places (from 0, ascending) of those it stands for: its own, then its equals'."""
+    """
+    An event to be sent, and the places (from 0, ascending) of those it stands for: its own, its equals' and those of
+    its run.
+    """
 
     event: SourceEvent
     places: tuple[int, ...]
@@ -84,11 +89,12 @@ class Condensed:
         return tuple(sorted(newest, key=newest.__getitem__))
 
 
-def condense(events: Sequence[SourceEvent], seen: Sequence[str]) -> Condensed:
+def condense(events: Sequence[SourceEvent], seen: Sequence[str], *, fold_runs: bool = False) -> Condensed:
     """
     Tell apart what a model should read. `events`: one session's, in order. `seen`: digests of what its earlier
     batches told, newest last.
 
+    fold_runs: between two turning points, show what only looked around as one event, and the changes of one file.
     Never raises; an event that is not understood is kept.
     """
     memory = _Memory(seen)
@@ -104,7 +110,7 @@ def condense(events: Sequence[SourceEvent], seen: Sequence[str]) -> Condensed:
             dropped[place] = reason
         if digest := memory.take(told, sent=reason in (None, _SEEN)):
             remembered[place] = digest
-    return Condensed(kept=_folded(left), dropped=dropped, remembered=remembered)
+    return Condensed(kept=_folded(left, max_run=MAX_RUN if fold_runs else 1), dropped=dropped, remembered=remembered)
 
 
 class _Memory:
@@ -125,8 +131,12 @@ class _Memory:
             return False
         if told.use is not None and self._files.show(told.use, told.tool):
             return True
-        at = self._order.get(told.digest)
-        return at is not None and not told.failures and self._order.get(_failure(told.run), -1) < at
+        return told.digest in self._order and not told.works_again
+
+    def works_again(self, run: str, digest: str) -> bool:
+        """Whether a command failed since this was told of it, if ever."""
+        failed_at = self._order.get(_failure(run), -1)
+        return self._failures[run] > 0 or failed_at > self._order.get(digest, -1)
 
     def take(self, told: "_Told", *, sent: bool) -> str:
         """Take note of an event; gives the digest to remember for it, empty where there is none."""
@@ -148,7 +158,7 @@ class _Told:
     """
     One event as it is looked at. in_order: words and changes, which mean something else where they stand elsewhere.
     run: the command and where it ran, empty for what is none. failures: how often that failed in this batch before.
-    outcome: how it ended.
+    works_again: it failed since it last ended like this. outcome: how it ended.
     """
 
     place: int
@@ -157,6 +167,7 @@ class _Told:
     tool: str
     run: str
     failures: int
+    works_again: bool
     outcome: Outcome | None
     failed: bool
     in_order: bool
@@ -171,6 +182,7 @@ def _told(place: int, event: SourceEvent, memory: _Memory) -> _Told:
         outcome = outcome_of(use.output, failed=use.failed(), exit_code=None)
     command = command_of(use) if use is not None and tool in COMMAND_TOOLS else ""
     run = " ".join([use.cwd, *command.split()]) if use is not None and command else ""
+    digest = _digest(event, use, run, outcome)
     return _Told(
         place=place,
         event=event,
@@ -178,10 +190,11 @@ def _told(place: int, event: SourceEvent, memory: _Memory) -> _Told:
         tool=tool,
         run=run,
         failures=memory.failures(run) if run else 0,
+        works_again=bool(run) and memory.works_again(run, digest),
         outcome=outcome,
         failed=outcome.failed if outcome else use is not None and use.failed(),
         in_order=use is None or tool in WRITE_TOOLS or writes(command),
-        digest=_digest(event, use, run, outcome),
+        digest=digest,
     )
 
 
@@ -243,10 +256,16 @@ def _is_empty(told: _Told, use: ToolUse) -> bool:
     """A tool that only reads, and found nothing."""
     if told.tool in READ_TOOLS and isinstance(file := as_mapping(use.response).get("file"), Mapping):
         return not _has_content({key: item for key, item in file.items() if key in ("content", "base64", "cells")})
-    if told.in_order or not (told.tool in READ_TOOLS | SEARCH_TOOLS | _WEB_TOOLS or _READING_VERB.search(use.name)):
+    if told.in_order or not _only_reads(use):
         return False
     text = use.output
     return not _has_content(use.response) or bool(text and len(text) < 80 and _SAYS_NOTHING.fullmatch(text))
+
+
+def _only_reads(use: ToolUse) -> bool:
+    """Whether a tool that runs no commands changes nothing. In doubt it does."""
+    is_known = use.name.lower() in READ_TOOLS | SEARCH_TOOLS | _WEB_TOOLS
+    return is_known or _READING_TOOL.match(_SERVER.sub("", use.name)) is not None
 
 
 def _has_content(value: object) -> bool:
@@ -279,8 +298,43 @@ _RULES: Final[Sequence[tuple[str, Callable[[_Told, ToolUse], bool]]]] = (
 )
 
 
-def _folded(told: Sequence[_Told]) -> Sequence[Kept]:
-    """One event for each group of those that say the same."""
+def _folded(told: Sequence[_Told], *, max_run: int) -> Sequence[Kept]:
+    """One event for each group of those that say the same, and for each run of at most `max_run` of such groups."""
+    groups = _equals(told)
+    runs: list[list[Sequence[_Told]]] = []
+    open_kind = ""
+    for one in told:
+        kind = _run_kind(one)
+        if one.place in groups:
+            if not kind or kind != open_kind or len(runs[-1]) == max_run:
+                runs.append([])
+            runs[-1].append(groups[one.place])
+            open_kind = kind
+        elif not kind:
+            # Told with its equal, and a turning point all the same.
+            open_kind = ""
+    return [_kept(run) for run in runs]
+
+
+def _kept(run: Sequence[Sequence[_Told]]) -> Kept:
+    events = [group[0].event for group in run]
+    places = sorted(one.place for group in run for one in group)
+    event = events[0] if len(events) == 1 else replace(events[0], parts=tuple(events))
+    return Kept(event=event, places=tuple(places))
+
+
+def _run_kind(one: _Told) -> str:
+    """Neighbours of one kind are a run: looks around, changes of one file. Empty for every other turning point."""
+    use = one.use
+    if use is None or one.failed or one.works_again:
+        return ""
+    if one.tool in WRITE_TOOLS:
+        return f"changes {use.path()}" if use.path() else ""
+    return "looks" if not one.in_order and (one.run or _only_reads(use)) else ""
+
+
+def _equals(told: Sequence[_Told]) -> Mapping[int, Sequence[_Told]]:
+    """Those that say the same, by the place of the first of them."""
     groups: dict[object, list[_Told]] = {}
     before: _Told | None = None
     before_key: object = None
@@ -294,7 +348,7 @@ def _folded(told: Sequence[_Told]) -> Sequence[Kept]:
             key = _fold_key(one)
         groups.setdefault(key, []).append(one)
         before, before_key = one, key
-    return [Kept(event=group[0].event, places=tuple(one.place for one in group)) for group in groups.values()]
+    return {group[0].place: group for group in groups.values()}
 
 
 def _fold_key(one: _Told) -> tuple[object, ...]:

@@ -18,13 +18,18 @@ MAX_FILES: Final = 20
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEvent:
-    """One raw event. In a batch it is known by its number: its place, counted from 1."""
+    """
+    One raw event. In a batch it is known by its number: its place, counted from 1.
+
+    parts: where it stands for a run of events, all of them, itself first.
+    """
 
     event_type: str
     source_adapter: str
     platform_source: str | None
     occurred_at: datetime
     payload: object
+    parts: Sequence["SourceEvent"] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

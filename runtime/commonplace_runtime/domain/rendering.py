@@ -36,6 +36,8 @@ FAILURE_CHARACTERS: Final = 4000
 CHANGE_CHARACTERS: Final = 4000
 _STRING_CHARACTERS: Final = 3000
 _COMMAND_CHARACTERS: Final = 1200
+_CUT_CHARACTERS: Final = 50
+"""What saying that something was cut takes."""
 _LIST_ITEMS: Final = 200
 _DEPTH: Final = 60
 
@@ -54,7 +56,10 @@ def render_event(number: int, event: SourceEvent, redact: Callable[[str], str]) 
     payload = _cleaned(event.payload, redact)
     use = tool_use(payload)
     attributes = {"number": str(number), "type": event.event_type[:100]}
-    if use is not None:
+    if event.parts:
+        attributes["shows"] = f"{len(event.parts)} events"
+        body = _together([_cleaned(part.payload, redact) for part in event.parts])
+    elif use is not None:
         body = _tool(use)
         attributes |= {"tool": use.name[:100], "path": clip(use.path(), 300)}
     else:
@@ -104,6 +109,31 @@ def _tool(use: ToolUse) -> str:
     if tool in SEARCH_TOOLS:
         return f"{clip(_compact(use.input), 400)}\n{head_and_tail(use.output.strip(), OUTPUT_CHARACTERS)}"
     return f"{_compact(use.input)}\n-> {_answer(use)}"
+
+
+def _together(payloads: Sequence[object]) -> str:
+    """An entry for each; where there is too little room for all, the long ones have equal parts of it."""
+    entries = [_entry(payload) for payload in payloads]
+    limit = _limit_each([len(entry) for entry in entries], EVENT_CHARACTERS - _CUT_CHARACTERS * len(entries))
+    return "\n".join(head_and_tail(entry, limit) for entry in entries)
+
+
+def _entry(payload: object) -> str:
+    use = tool_use(payload)
+    if use is None:
+        return f"- {_words(payload)}"
+    named = f"- {use.name[:100]} {clip(use.path(), 200)}".rstrip()
+    told = _BLANK_LINES.sub("\n\n", _tool(use))
+    return f"{named}\n{told}"
+
+
+def _limit_each(lengths: Sequence[int], room: int) -> int:
+    """How long each may be for all to fit `room`: what the short ones leave is the long ones'."""
+    for count, length in zip(range(len(lengths), 0, -1), sorted(lengths), strict=True):
+        if length * count > room:
+            return room // count
+        room -= length
+    return max(lengths)
 
 
 def _answer(use: ToolUse) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonplace_runtime.domain.condense import Condensed, condense
+from commonplace_runtime.domain.condense import MAX_RUN, Condensed, condense
 from commonplace_runtime.domain.observations import SourceEvent
 
 
@@ -62,6 +62,7 @@ def shown(condensed: Condensed) -> Sequence[tuple[int, ...]]:
         (tool("Grep", {"pattern": "x"}, {"mode": "files_with_matches", "filenames": ["a.py"]}), "list of files"),
         (tool("Grep", {"pattern": "x"}, "No matches found"), "empty"),
         (tool("WebSearch", {"query": "x"}, ""), "empty"),
+        (tool("mcp__docs__get-page", {"page": "limits"}, "no results"), "empty"),
         (tool("mcp__linear__list_issues", {"team": "shop"}, []), "empty"),
         (read("/shop/empty.py", ""), "empty"),
         (ran("ls -la", "total 4"), "routine"),
@@ -97,7 +98,7 @@ def test_what_nobody_will_ask_for_is_not_sent(source: SourceEvent, reason: str) 
         edit("/shop/a.py", "1", "2"),
         tool("Write", {"file_path": "/shop/a.py", "content": "x"}, None),
         tool("mcp__slack__post_message", {"text": "shipped"}, None),
-        tool("mcp__db__query", {"sql": "select 1"}, "1"),
+        tool("mcp__db__query", {"sql": "update orders set paid = true"}, []),
         ran("git status", "fatal: not a git repository", 128),
         ran("git commit -qm 'raise the limit'", ""),
         ran("echo FLAG=1 >> .env", ""),
@@ -234,6 +235,91 @@ def test_what_is_seen_again_is_remembered_as_newest() -> None:
     assert condense([read("/shop/a.py", "x")], first).digests == first[:1]
 
 
+LOOKS = [
+    read("/shop/a.py", "a = 1"),
+    tool("Grep", {"pattern": "retry"}, {"mode": "content", "filenames": ["a.py"], "content": "a.py:3:retry = 7"}),
+    tool("WebFetch", {"url": "https://valkey.io"}, {"result": "noeviction is the default"}),
+    tool("mcp__github__get_issue", {"number": 7}, {"title": "orders are sent twice"}),
+    ran("cat .python-version", "3.12"),
+]
+
+
+def runs(*events: SourceEvent) -> Sequence[tuple[int, ...]]:
+    return shown(condense(events, (), fold_runs=True))
+
+
+def test_a_run_of_looks_is_one_event_that_shows_each_of_them() -> None:
+    todo = tool("TodoWrite", {"todos": []}, {"newTodos": []})
+    [kept] = condense([*LOOKS[:2], todo, *LOOKS[2:], LOOKS[0]], (), fold_runs=True).kept
+
+    assert kept.places == (0, 1, 3, 4, 5, 6)
+    assert list(kept.event.parts) == LOOKS
+    assert kept.event.payload == LOOKS[0].payload
+
+
+def test_a_look_by_itself_stays_as_it_is() -> None:
+    [kept] = condense([LOOKS[0], LOOKS[0]], (), fold_runs=True).kept
+    assert kept.event is LOOKS[0]
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        prompt("look at the cart instead"),
+        event({"last_assistant_message": "The limit is 7."}, "assistant_message"),
+        edit("/shop/a.py", "1", "2"),
+        ran("pytest -q", FAILED, 1),
+        ran("git commit -qm 'raise the limit'", "1 file changed"),
+        tool("Read", {"file_path": "/shop/b.py"}, {"is_error": True, "content": "no such file"}),
+        tool("Task", {"prompt": "look around"}, {"content": [{"type": "text", "text": "The cart is slow."}]}),
+        tool("AskUserQuestion", {"questions": []}, {"answers": {"Which store?": "Valkey"}}),
+        tool("mcp__get__update_list", {"id": 3}, "renamed"),
+        tool("mcp__db__query", {"sql": "UPDATE orders SET paid = true"}, [{"id": 3}]),
+    ],
+)
+def test_no_run_goes_past_a_turning_point(turn: SourceEvent) -> None:
+    assert runs(LOOKS[0], LOOKS[1], turn, LOOKS[2], LOOKS[3]) == [(0, 1), (2,), (3, 4)]
+
+
+def test_a_failure_that_is_told_with_its_equal_is_a_turning_point_where_it_stands() -> None:
+    failure = ran("pytest -q", FAILED, 1)
+    assert runs(failure, LOOKS[0], LOOKS[1], failure, LOOKS[2], LOOKS[3]) == [(0, 3), (1, 2), (4, 5)]
+
+
+def test_that_a_command_works_again_is_told_by_itself() -> None:
+    failure, passes = ran("pytest -q", FAILED, 1), ran("pytest -q", PASSED)
+    known = condense([failure], ()).digests
+
+    assert runs(failure, LOOKS[0], passes, LOOKS[1]) == [(0,), (1,), (2,), (3,)]
+    assert shown(condense([LOOKS[0], passes, LOOKS[1]], known, fold_runs=True)) == [(0,), (1,), (2,)]
+    assert runs(LOOKS[0], passes, LOOKS[1]) == [(0, 1, 2)]
+
+
+def test_a_run_shows_no_more_than_a_citation_can_bear() -> None:
+    many = [read(f"/shop/{number}.py", f"x = {number}") for number in range(MAX_RUN + 2)]
+    assert runs(*many) == [tuple(range(MAX_RUN)), (MAX_RUN, MAX_RUN + 1)]
+
+
+def test_adjacent_changes_of_one_file_are_one_event() -> None:
+    first, second, other = edit("/shop/a.py", "1", "2"), edit("/shop/a.py", "3", "4"), edit("/shop/b.py", "1", "2")
+    condensed = condense([first, second, other, first, prompt("go on"), second], (), fold_runs=True)
+
+    assert shown(condensed) == [(0, 1), (2,), (3,), (4,), (5,)]
+    assert list(condensed.kept[0].event.parts) == [first, second]
+    assert runs(first, LOOKS[0], second) == [(0,), (1,), (2,)]
+
+
+def test_runs_stay_apart_unless_they_are_asked_for_as_one() -> None:
+    assert shown(condense([*LOOKS, edit("/shop/a.py", "1", "2"), edit("/shop/a.py", "3", "4")], ())) == [
+        (place,) for place in range(len(LOOKS) + 2)
+    ]
+
+
+def test_what_a_run_showed_is_known_later() -> None:
+    condensed = condense(LOOKS, (), fold_runs=True)
+    assert set(condense(LOOKS, condensed.digests).dropped) == set(range(len(LOOKS)))
+
+
 @given(
     st.lists(
         st.builds(
@@ -251,14 +337,16 @@ def test_what_is_seen_again_is_remembered_as_newest() -> None:
         )
         | st.builds(event, st.sampled_from(["", "yes", {}, {"prompt": "yes"}, None])),
         max_size=12,
-    )
+    ),
+    st.booleans(),
 )
-def test_every_place_is_either_dropped_or_stood_for_once(events: Sequence[SourceEvent]) -> None:
-    condensed = condense(events, ())
+def test_every_place_is_either_dropped_or_stood_for_once(events: Sequence[SourceEvent], fold_runs: bool) -> None:
+    condensed = condense(events, (), fold_runs=fold_runs)
 
     places = [place for kept in condensed.kept for place in kept.places]
     assert sorted([*places, *condensed.dropped]) == list(range(len(events)))
-    assert all(kept.event is events[kept.places[0]] for kept in condensed.kept)
+    firsts = [(kept.event.parts or [kept.event])[0] for kept in condensed.kept]
+    assert all(first is events[kept.places[0]] for first, kept in zip(firsts, condensed.kept, strict=True))
     assert all(list(kept.places) == sorted(kept.places) for kept in condensed.kept)
     assert [kept.places[0] for kept in condensed.kept] == sorted(kept.places[0] for kept in condensed.kept)
 

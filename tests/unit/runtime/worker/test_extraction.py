@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -183,6 +184,56 @@ def test_no_event_takes_more_than_its_share(payload: object) -> None:
     assert len(shown) < rendering.EVENT_CHARACTERS + 500
     assert "HEAD" in shown
     assert "TAIL" in shown
+
+
+def run_of(*parts: SourceEvent) -> SourceEvent:
+    return replace(parts[0], parts=parts)
+
+
+def test_a_run_is_shown_as_one_event_with_an_entry_each() -> None:
+    shown = block(
+        run_of(
+            tool("Read", {"file_path": "/shop/a.py"}, "1\tlimit = 7"),
+            tool("Grep", {"pattern": "limit"}, {"content": "a.py:1:limit = 7"}),
+            tool("Bash", {"command": "cat .env"}, {"stdout": "LIMIT=7</event>"}),
+            tool("Edit", {"file_path": "/shop/a.py", "old_string": "limit = 7", "new_string": "limit = 12"}, None),
+        )
+    )
+    assert shown.splitlines() == [
+        '<event number="1" type="tool_use" shows="4 events" time="2026-11-21T08:00Z">',
+        "- Read a.py",
+        "limit = 7",
+        "- Grep",
+        '{"pattern":"limit"}',
+        "a.py:1:limit = 7",
+        "- Bash",
+        "$ cat .env",
+        "LIMIT=7&lt;/event&gt;",
+        "- Edit a.py",
+        "- limit = 7",
+        "+ limit = 12",
+        "</event>",
+    ]
+
+
+def test_the_long_ones_of_a_run_share_the_room_that_the_short_ones_leave() -> None:
+    short = [tool("Read", {"file_path": f"/shop/{n}.py"}, f"short = {n}") for n in range(6)]
+    long = [tool("Bash", {"command": f"cat {n}.log"}, {"stdout": "word " * 4000 + f"end {n}"}) for n in range(6)]
+    shown = block(run_of(*short, *long))
+    fewer = block(run_of(*long[:2]))
+
+    assert len(shown) < rendering.EVENT_CHARACTERS + 500
+    assert len(shown) > rendering.EVENT_CHARACTERS * 0.8
+    assert [n for n in range(6) if f"short = {n}" not in shown or f"end {n}" not in shown] == []
+    assert fewer.count("word") > 2 * rendering.OUTPUT_CHARACTERS // len("word ") - 20
+
+
+def test_every_part_of_a_run_is_redacted() -> None:
+    parts = [tool("Read", {"file_path": f"/shop/{n}.py"}, "key = hunter2") for n in range(3)]
+    shown = rendering.render_event(1, run_of(*parts), lambda text: text.replace("hunter2", "[gone]"))
+
+    assert "hunter2" not in shown
+    assert shown.count("[gone]") == len(parts)
 
 
 @pytest.mark.parametrize("data", ["iVBORw0KGgo" * 200, "\x00\x01\ufffd PNG \x02" * 200])
