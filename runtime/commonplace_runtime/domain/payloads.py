@@ -163,3 +163,24 @@ def prose_of(payload: object) -> str:
 def strings_of(value: object, limit: int) -> Sequence[str]:
     """The strings of a list."""
     return [item for item in value if isinstance(item, str)][:limit] if isinstance(value, list) else []
+
+
+ASIDE_CHARACTERS: Final = 30_000
+"""Texts of this size together take milliseconds to clean and to cut: work for a thread, beside the event loop."""
+
+
+def is_heavy(values: Sequence[object], characters: int = ASIDE_CHARACTERS) -> bool:
+    """Whether the strings inside `values` come to more than `characters`; looks no further than it must."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            characters -= len(value)
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        characters -= 8
+        if characters < 0:
+            return True
+    return False

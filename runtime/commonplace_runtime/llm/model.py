@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from commonplace_runtime.domain import extraction
+from commonplace_runtime.domain.payloads import is_heavy
 from commonplace_runtime.domain.observations import Generated, SourceEvent
 from commonplace_runtime.domain.retry import Failure, FailureKind
 from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed
@@ -82,8 +83,11 @@ class ModelGenerator(ABC):
 
     async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
         """One call. Whom to avoid is the chain's business. Raises GenerationFailed."""
-        # In a thread: cleaning megabytes takes its time, and the leases of other sessions need the event loop.
-        prompt = await asyncio.to_thread(extraction.render_prompt, batch, self._redact)
+        if is_heavy([event.payload for event in batch.events]):
+            # In a thread: cleaning megabytes takes its time, and the leases of other sessions need the event loop.
+            prompt = await asyncio.to_thread(extraction.render_prompt, batch, self._redact)
+        else:
+            prompt = extraction.render_prompt(batch, self._redact)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 reply = await self._ask(prompt)

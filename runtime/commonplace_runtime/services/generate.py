@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -19,6 +20,7 @@ import structlog
 from commonplace_runtime.domain.condense import Condensed, condense
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.observations import Generated
+from commonplace_runtime.domain.payloads import is_heavy
 from commonplace_runtime.domain.retry import Failure, GiveUp, RetryAt, Split, decide, error_of, pause_seconds
 from commonplace_runtime.llm.ports import Batch, GenerationFailed, Generator
 from commonplace_runtime.observability import JOBS, JOBS_RUNNING, MODEL_CALLS, MODEL_SECONDS, MODEL_TOKENS
@@ -31,6 +33,7 @@ from commonplace_runtime.store.pool import Pool
 log = structlog.get_logger(__name__)
 
 MAX_JOBS: Final = 30
+_FEW: Final = 5
 _HAND_BACK_SECONDS: Final = 5.0
 _WRITE_RETRY_SECONDS: Final = 0.25
 
@@ -178,6 +181,8 @@ class _Work:
             kept = [one.event for one in sorted(condensed.kept, key=lambda one: one.places[0])]
             return condensed, self._generator.batch_size(kept) if kept else 0
 
+        if not is_heavy([event.payload for event in events]):
+            return prepare()
         # In a thread: an agent's megabyte takes its time, and the leases of other sessions need the event loop.
         return await asyncio.to_thread(prepare)
 
@@ -276,9 +281,9 @@ class _Work:
         """How the turn ended, or why the database will never take these results."""
         try:
             spent = spent_on([*self._spent, generated], self._terms.price)
-            results = await asyncio.to_thread(
-                results_of, self._claimed, portion, generated, spent=spent, seconds=seconds
-            )
+            make = partial(results_of, self._claimed, portion, generated, spent=spent, seconds=seconds)
+            # Observations are bounded each; many of them take milliseconds to clean.
+            results = make() if len(generated.observations) <= _FEW else await asyncio.to_thread(make)
             written = await _patiently(self._terms, lambda: store.complete(self._pool, self._claimed.lease, results))
         except Exception as error:  # noqa: BLE001 - the driver's errors are the store's, and each of them ends the same way
             # Without its text, which quotes the row.
@@ -335,9 +340,13 @@ class _Work:
 
 
 def _blamed(portion: Portion) -> Sequence[ClaimedJob]:
-    """Whose attempt failed: those whose events were sent, and who asked for the summary; the others are handed back."""
+    """
+    Whose attempt failed; the others are handed back.
+
+    Those whose events were sent. The summary asked for along with them is not at fault: it is next in line, alone.
+    """
     sent = [job for jobs in portion.stands_for for job in jobs]
-    return [*sent, portion.closing] if portion.closing is not None else sent or portion.jobs
+    return sent or ([portion.closing] if portion.closing is not None else portion.jobs)
 
 
 def _count(answer: Generated | Failure, provider: str) -> None:

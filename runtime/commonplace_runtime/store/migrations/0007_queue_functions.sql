@@ -1,14 +1,15 @@
 -- The queue: whose turn it is, what a call may cost, what came of it. Functions of 0004 by the same name end here.
 -- Lock order everywhere: group, events, jobs, counters.
 -- All of them touch a few rows by key. Their plans must not depend on what the tables held when a connection made them, for
--- a queue is empty one minute and has a million rows the next: so the planner may not read whole tables (SET enable_…).
+-- a queue is empty one minute and has a million rows the next: so the planner may not read whole tables (SET enable_…), and
+-- plans once for a connection.
 
 -- Give the group back, with p_state for its next call (NULL: as it was). The caller holds its row lock, so every ingest
 -- into it has either committed, and the fresh snapshot of this statement sees its job, or comes later and wakes the group.
 -- The oldest open job decides: while it waits for its retry, younger ones of the session wait behind it.
 CREATE FUNCTION commonplace.let_go(p_team_id uuid, p_project_id uuid, p_session_key text, p_state jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off AS $$
+    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     team commonplace.teams;
     oldest commonplace.jobs;
@@ -155,7 +156,7 @@ $$;
 -- As in 0004, but a job that was never tried is due whenever its group is, and each taken job is audited.
 CREATE OR REPLACE FUNCTION commonplace.take_due_jobs(p_team_id uuid, p_project_id uuid, p_session_key text, p_worker text, p_max_jobs integer)
 RETURNS uuid[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off AS $$
+    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     taken uuid[];
 BEGIN
@@ -205,7 +206,7 @@ $$;
 --   "event": null or {"id", "eventType", "sourceAdapter", "platformSource", "occurredAt", "payload"}}]}.
 CREATE FUNCTION commonplace.lease_json(p_group commonplace.job_groups, p_team commonplace.teams, p_taken uuid[]) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off AS $$
+    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
     SELECT jsonb_build_object(
         'team', jsonb_build_object('id', p_team.id, 'defaultVisibility', p_team.default_visibility, 'generationMode', p_team.generation_mode),
         'limits', (SELECT to_jsonb(l) - 'team_id' FROM commonplace.team_limits l WHERE l.team_id = p_team.id),
@@ -304,7 +305,7 @@ $$;
 CREATE OR REPLACE FUNCTION commonplace.complete_jobs_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint,
     p_results jsonb)
 RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off AS $$
+    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     cited uuid[];
     named uuid[];
@@ -420,7 +421,7 @@ $$;
 CREATE OR REPLACE FUNCTION commonplace.fail_jobs_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint,
     p_failures jsonb)
 RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off AS $$
+    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     named uuid[];
     failed uuid[];

@@ -118,7 +118,7 @@ async def expire_lease(pool: Pool, put: Put) -> None:
     """What a minute of silence does."""
     await pool.execute(
         "UPDATE commonplace.job_groups SET lease_until = now() - interval '1 s', available_at = now() - interval '1 s' "
-        "WHERE session_key = $1",
+        "WHERE session_key = $1 AND lease_until IS NOT NULL",
         put.session_key,
     )
 

@@ -532,18 +532,6 @@ async def test_house_is_kept_by_one_worker_at_a_time(admin_pool: Pool, runtime_p
     assert await admin_pool.fetchval("SELECT state FROM commonplace.api_keys") == "revoked"
 
 
-async def test_the_workers_functions_cross_teams_in_the_closed_list_only(admin_pool: Pool) -> None:
-    rows = await admin_pool.fetch(
-        "SELECT proname, prosecdef FROM pg_proc "
-        "WHERE pronamespace = 'commonplace'::regnamespace AND proname = ANY($1::text[])",
-        ["claim_v1", "queue_stats_v1", "housekeeping_v1", "extend_lease_v1", "complete_jobs_v1", "fail_jobs_v1",
-         "release_jobs_v1", "hold_lease", "free_group", "hand_back", "count_generation", "bury_spent_jobs",
-         "take_due_jobs"],
-    )  # fmt: skip
-    assert len(rows) == 13
-    assert {row["proname"] for row in rows if row["prosecdef"]} == {"claim_v1", "queue_stats_v1", "housekeeping_v1"}
-
-
 async def test_another_teams_lease_cannot_be_written_under(admin_pool: Pool, runtime_pool: Pool) -> None:
     ours, theirs = await make_tenant(admin_pool), await make_tenant(admin_pool)
     put = await put_event(admin_pool, ours)
