@@ -16,6 +16,7 @@ from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Conflict, DomainError
 from commonplace_runtime.entrypoints.cli_jobs import jobs, usage
 from commonplace_runtime.entrypoints.terminal import (
+    ENVIRONMENT,
     Json,
     Team,
     as_admin,
@@ -51,6 +52,7 @@ def run() -> None:
     try:
         for word in sys.argv[1:]:
             word.encode()
+        ENVIRONMENT.set(os.environ)
         app()
     except UnicodeEncodeError:
         _refuse("an argument is not UTF-8: check the terminal's encoding")

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias, TypeVar
 from uuid import UUID
@@ -19,6 +19,8 @@ from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings, settings_
 from commonplace_runtime.store.pool import Pool, Record, open_pool_patiently
 
 T = TypeVar("T")
+ENVIRONMENT: ContextVar[Mapping[str, str]] = ContextVar("environment")
+"""Set by the composition root before any verb runs."""
 Row: TypeAlias = Record | Mapping[str, Any]
 Json = Annotated[bool, Parameter(help="Print JSON, one line.", negative="")]
 Team = Annotated[str, Parameter(help="The team's id, slug or name.")]
@@ -26,7 +28,7 @@ Team = Annotated[str, Parameter(help="The team's id, slug or name.")]
 
 def settings_with(*needed: str) -> Settings:
     """Settings that have the fields `needed`; or a line on stderr for each that is missing, and exit code 78."""
-    settings = settings_or_exit(os.environ)
+    settings = settings_or_exit(ENVIRONMENT.get())
     missing = [name for name in needed if getattr(settings, name) is None]
     if missing:
         for name in missing:
