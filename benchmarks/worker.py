@@ -256,8 +256,8 @@ async def measure(
         worker_cpu = cpu_seconds(child) - worker_before
         postgres_cpu = cpu_seconds(server, with_children=True) - postgres_before
         calls = calls_made(url) - before_calls
-        await asyncio.sleep(1.1)  # backends report their statistics once a second
-        statements = await pool.fetchval(transactions) - statements_before - looks
+    # A backend tells its statistics at its end at the latest.
+    statements = await pool.fetchval(transactions) - statements_before - looks
     return Rate(
         jobs=jobs,
         calls=calls,

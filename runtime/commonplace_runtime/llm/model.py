@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from commonplace_runtime.domain import extraction
-from commonplace_runtime.domain.payloads import is_heavy
 from commonplace_runtime.domain.observations import Generated, SourceEvent
+from commonplace_runtime.domain.payloads import is_heavy
 from commonplace_runtime.domain.retry import Failure, FailureKind
 from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed
 from commonplace_runtime.llm.refusals import CallFailed

@@ -380,7 +380,7 @@ BEGIN
         FROM made JOIN wanted USING (generation_key)),
     closed AS (
         UPDATE commonplace.jobs SET status = 'completed', completed_at = now(), locked_at = NULL, locked_by = NULL, last_error = NULL,
-            service_seconds = (p_results ->> 'seconds')::real / cardinality(finished), updated_at = now()
+            service_seconds = (p_results ->> 'seconds')::real / nullif(cardinality(finished), 0), updated_at = now()
         WHERE team_id = p_team_id AND id = ANY (finished)
         RETURNING id, key_id, actor, request_id, event_id, source_type, attempts),
     closed_noted AS (
