@@ -51,32 +51,6 @@ CREATE OR REPLACE FUNCTION commonplace.free_group(p_team_id uuid, p_project_id u
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS 'SELECT commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL)';
 
--- Adds calls to the month's sums. p_spent: [{"model", "inputTokens", "outputTokens", "costMicrousd"}], one a call.
-CREATE FUNCTION commonplace.count_spent(p_team_id uuid, p_project_id uuid, p_key_id uuid, p_spent jsonb, p_model text, p_memories bigint)
-RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    -- In a fixed order: two sessions of one team finish at once without a deadlock.
-    INSERT INTO commonplace.usage_counters AS known (team_id, project_id, key_id, month, kind, model, quantity)
-    SELECT p_team_id, p_project_id, p_key_id, date_trunc('month', now() AT TIME ZONE 'UTC')::date, kind, model, sum(quantity)
-    FROM (
-        SELECT 'observation' AS kind, coalesce(p_model, '') AS model, p_memories AS quantity
-        UNION ALL
-        SELECT counted.kind, coalesce(spend ->> 'model', ''), counted.quantity
-        FROM jsonb_array_elements(p_spent) AS spend CROSS JOIN LATERAL (VALUES
-            ('cost_microusd', coalesce((spend ->> 'costMicrousd')::bigint, 0)),
-            ('input_tokens', coalesce((spend ->> 'inputTokens')::bigint, 0)),
-            ('model_calls', 1),
-            ('output_tokens', coalesce((spend ->> 'outputTokens')::bigint, 0)),
-            ('tokens', coalesce((spend ->> 'inputTokens')::bigint, 0) + coalesce((spend ->> 'outputTokens')::bigint, 0))
-        ) AS counted (kind, quantity)) AS each
-    GROUP BY kind, model HAVING sum(quantity) > 0 ORDER BY kind, model
-    ON CONFLICT (team_id, month, kind, project_id, key_id, model, shard)
-        DO UPDATE SET quantity = known.quantity + excluded.quantity, updated_at = now();
-$$;
-
--- What p_results of a worker of the version before says of its one call.
-CREATE FUNCTION commonplace.spent_of(p_results jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN coalesce(p_results -> 'spent', CASE WHEN p_results ? 'inputTokens' THEN jsonb_build_array(p_results) ELSE '[]' END);
-
 -- The call is over and its true figures are counted elsewhere; or nobody knows what it used, and the estimate counts.
 -- Under the budget's lock, so that nobody is refused for a call that has just ended.
 CREATE FUNCTION commonplace.end_reservation(p_team_id uuid, p_project_id uuid, p_session_key text, p_is_settled boolean) RETURNS void
@@ -510,8 +484,6 @@ CREATE TRIGGER release_waiting AFTER UPDATE OF generation_mode ON commonplace.te
 
 GRANT EXECUTE ON FUNCTION
     commonplace.let_go(uuid, uuid, text, jsonb),
-    commonplace.count_spent(uuid, uuid, uuid, jsonb, text, bigint),
-    commonplace.spent_of(jsonb),
     commonplace.end_reservation(uuid, uuid, text, boolean),
     commonplace.reserve_v1(uuid, uuid, text, bigint, jsonb),
     commonplace.claim_v1(text, integer, integer, uuid, text[])
