@@ -585,7 +585,7 @@ async def test_usage_is_told_by_project_and_key(admin_pool: Pool, runtime_pool: 
     )
 
 
-async def test_calls_that_end_at_once_do_not_lock_each_other_out(admin_pool: Pool, runtime_pool: Pool) -> None:
+async def test_calls_that_end_at_the_same_time_each_count_once(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
     await limit(admin_pool, tenant, tokens_per_month=10_000_000)
     for n in range(40):
