@@ -95,6 +95,8 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, list):
         return ",".join(str(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")  # not 4e-05
     return printable(str(value))
 
 
