@@ -362,11 +362,12 @@ def _json(content: object, *, status: int = 200, headers: Mapping[str, str] = Ma
     return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
 
 
-async def _serve(port: int, latency_seconds: float) -> None:
+async def _serve(port: int, latency_seconds: float, unanswered: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with FakeProvider(port=port, latency_seconds=latency_seconds, keeps_calls=False) as provider:
+    script = [Hang()] * unanswered
+    async with FakeProvider(*script, port=port, latency_seconds=latency_seconds, keeps_calls=False) as provider:
         print(provider.url, flush=True)
         await stop.wait()
 
@@ -376,9 +377,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A model provider that only pretends.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds a call takes")
+    parser.add_argument("--unanswered", type=int, default=0, help="how many calls, the first ones, get no answer")
     chosen = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(chosen.port, chosen.latency))
+        runner.run(_serve(chosen.port, chosen.latency, chosen.unanswered))
 
 
 if __name__ == "__main__":
