@@ -31,6 +31,11 @@ class SourceEvent:
     payload: object
     parts: Sequence["SourceEvent"] = ()
 
+    @property
+    def shown(self) -> Sequence["SourceEvent"]:
+        """The events of its run, or itself alone."""
+        return self.parts or (self,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:

@@ -48,6 +48,11 @@ class ChainedGenerator:
         """Of all steps, in order, each once."""
         return tuple(dict.fromkeys(name for step in self._steps for name in step.generator.credentials))
 
+    @property
+    def folds_runs(self) -> bool:
+        """What the first wants."""
+        return self._first.folds_runs
+
     def batch_size(self, events: Sequence[SourceEvent]) -> int:
         """What the first would take."""
         return self._first.batch_size(events)

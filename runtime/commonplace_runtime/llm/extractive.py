@@ -18,6 +18,7 @@ class ExtractiveGenerator:
     provider: Final = "extractive"
     credentials: Final = ("extractive",)
     """Never paused: nobody is called."""
+    folds_runs: Final = False
 
     def batch_size(self, events: Sequence[SourceEvent]) -> int:
         """Bounded, so that results are written soon."""
@@ -33,7 +34,8 @@ class ExtractiveGenerator:
         return await asyncio.to_thread(self._generated, batch)
 
     def _generated(self, batch: Batch) -> Generated:
-        made = [observe(event, number) for number, event in enumerate(batch.events, start=1)]
+        # A run is folded for a model that this one stands in for.
+        made = [observe(part, number) for number, event in enumerate(batch.events, start=1) for part in event.shown]
         observations = [one for one in made if one is not None]
         return Generated(observations=observations, provider=self.provider, summary=summarise(batch, observations))
 

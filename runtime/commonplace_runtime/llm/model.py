@@ -68,6 +68,11 @@ class ModelGenerator(ABC):
         """The one that it has."""
         return (self.credential,)
 
+    @property
+    def folds_runs(self) -> bool:
+        """A model reads a list of what was looked at as well as each of it by itself."""
+        return True
+
     def batch_size(self, events: Sequence[SourceEvent]) -> int:
         """As many as make a prompt of about 12,000 tokens."""
         return extraction.batch_size(events)
@@ -83,7 +88,7 @@ class ModelGenerator(ABC):
 
     async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
         """One call. Whom to avoid is the chain's business. Raises GenerationFailed."""
-        if is_heavy([event.payload for event in batch.events]):
+        if is_heavy([one.payload for event in batch.events for one in event.shown]):
             # In a thread: cleaning megabytes takes its time, and the leases of other sessions need the event loop.
             prompt = await asyncio.to_thread(extraction.render_prompt, batch, self._redact)
         else:

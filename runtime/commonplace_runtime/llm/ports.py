@@ -58,6 +58,11 @@ class Generator(Protocol):
         """What may be paused, in the order in which it is tried: one for each provider with its endpoint and key."""
         ...
 
+    @property
+    def folds_runs(self) -> bool:
+        """Whether a run of events is better shown as one: a model is paid by what it reads, rules look at each."""
+        ...
+
     def batch_size(self, events: Sequence[SourceEvent]) -> int:
         """How many of `events`, from the first on, one call should take: at least 1."""
         ...

@@ -133,7 +133,7 @@ class _Work:
         self._is_reserved = False
 
     async def see_through(self) -> Outcome:
-        condensed, size = await self._condensed()
+        condensed, size = await self._condensed(fold_runs=self._generator.folds_runs)
         while True:
             portion = portion_of(self._claimed.jobs, condensed, size)
             batch = self._batch(portion)
@@ -162,22 +162,24 @@ class _Work:
                 answer,
                 attempt=oldest.attempt,
                 max_attempts=oldest.max_attempts,
-                batch=len(portion.events),
+                batch=sum(len(event.shown) for event in portion.events),
                 jitter=self._terms.jitter(),
             )
             if not isinstance(decision, Split):
                 return await self._write_failure(portion, decision)
             log.info("batch_split", classification=answer.kind, events=len(portion.events), keep=decision.keep)
             # Those left out stay leased and are handed back with the results: they are next in line.
-            size = decision.keep
+            # No run is folded any more: one event of it may be at fault.
+            condensed, most = await self._condensed(fold_runs=False)
+            size = min(decision.keep, most)
 
-    async def _condensed(self) -> tuple[Condensed, int]:
+    async def _condensed(self, *, fold_runs: bool) -> tuple[Condensed, int]:
         """The claim's events without noise, and how many of them one call takes."""
         events = [job.event for job in self._claimed.jobs if job.event is not None]
         seen = self._claimed.state.get("digests", ())
 
         def prepare() -> tuple[Condensed, int]:
-            condensed = condense(events, seen)
+            condensed = condense(events, seen, fold_runs=fold_runs)
             kept = [one.event for one in sorted(condensed.kept, key=lambda one: one.places[0])]
             return condensed, self._generator.batch_size(kept) if kept else 0
 
@@ -205,7 +207,7 @@ class _Work:
         """
         None: the call may be made. Otherwise how the turn ended.
 
-        Once a turn: what follows a split is smaller than what was set aside.
+        Once a turn: what follows a split shows fewer events, in at most one prompt's room.
         """
         is_needed = self._claimed.limited and not self._is_reserved
         estimate = self._generator.estimate(batch) if is_needed else None

@@ -160,7 +160,7 @@ class ScriptedGenerator:
 
     provider = "scripted"
     credentials = ("scripted:1",)
-    folds_runs = True
+    folds_runs = False
 
     def __init__(self, answer: Callable[[Batch], Generated] | None = None, *, batch: int = 30) -> None:
         self._answer = answer or one_each

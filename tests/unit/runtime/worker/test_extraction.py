@@ -217,13 +217,14 @@ def test_a_run_is_shown_as_one_event_with_an_entry_each() -> None:
 
 
 def test_the_long_ones_of_a_run_share_the_room_that_the_short_ones_leave() -> None:
-    short = [tool("Read", {"file_path": f"/shop/{n}.py"}, f"short = {n}") for n in range(6)]
+    short = [tool("Read", {"file_path": f"/shop/{n}.py"}, "x = 1\n" * 60 + f"short = {n}") for n in range(6)]
     long = [tool("Bash", {"command": f"cat {n}.log"}, {"stdout": "word " * 4000 + f"end {n}"}) for n in range(6)]
     shown = block(run_of(*short, *long))
     fewer = block(run_of(*long[:2]))
 
     assert len(shown) < rendering.EVENT_CHARACTERS + 500
     assert len(shown) > rendering.EVENT_CHARACTERS * 0.8
+    assert shown.count("characters left out") == len(long)
     assert [n for n in range(6) if f"short = {n}" not in shown or f"end {n}" not in shown] == []
     assert fewer.count("word") > 2 * rendering.OUTPUT_CHARACTERS // len("word ") - 20
 

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
@@ -587,3 +588,15 @@ def test_a_summary_row_has_claude_mems_six_fields() -> None:
         "notes": None,
     }
     assert (metadata["provider"], metadata["model"]) == ("extractive", None)
+
+
+def test_rules_stand_in_for_a_model_and_lose_nothing_of_a_run() -> None:
+    parts = [tool("Read", {"file_path": f"/home/ada/shop/{n}.py"}, f"def total_{n}(cart): return 0") for n in range(3)]
+    batch = Batch(
+        project_name="shop", events=[said("We look at the totals of the cart."), replace(parts[0], parts=parts)]
+    )
+
+    generated = asyncio.run(ExtractiveGenerator().generate(batch))
+
+    by_rule = [(one.extra["rule"], list(one.evidence), list(one.files_read)) for one in generated.observations]
+    assert by_rule == [("prose", [1], []), *(("read", [2], [f"{n}.py"]) for n in range(3))]
