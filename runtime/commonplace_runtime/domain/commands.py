@@ -24,6 +24,19 @@ _CHANGES_STATE = re.compile(
     r"\b(?:commit|push|merge|rebase|tag|install|uninstall|upgrade|apply|delete|deploy|migrate|publish|release|restart|up|"
     r"down|create|drop|rollback|helm|kubectl|terraform|docker|alembic|psql)\b"
 )
+_OPERATORS: Final = frozenset({"kubectl", "oc", "helm", "docker", "podman", "terraform"})
+_SHOWS: Final = frozenset(
+    {"get", "logs", "describe", "top", "explain", "ps", "images", "inspect", "stats", "list", "ls", "history", "show",
+     "plan", "version"}
+)  # fmt: skip
+_OF_WHAT: Final = frozenset({"compose", "container", "image", "volume", "network", "rollout", "state"})
+# One statement that calls nothing: a function may do anything.
+_SELECT = re.compile(
+    r"psql\b[^'\"]*\s-c\s*(['\"])\s*(?:select|show)\b(?:(?!\b(?:into|update)\b)"
+    r"(?:\b(?:count|sum|min|max|avg|now)\(|[^'\";(\\]|(?<!\w)(?<!\w )\())*;?\s*\1\s*",
+    re.IGNORECASE,
+)
+_ANOTHER_COMMAND = re.compile(r"[&`]|\$\(|[<>]\(")
 # `2>&1` and `> /dev/null` write nothing.
 _WRITES_FILES = re.compile(
     r"(?<![0-9&=<-])>{1,2}(?!&|\s*/dev/null)|\s-(?:delete|exec)\b|\b(?:sed|perl)\s+-\w*i|\b(?:tee|mv|cp|rm|ln|patch)\s"
@@ -85,7 +98,34 @@ def command_of(use: ToolUse) -> str:
 def writes(command: str) -> bool:
     """Whether a command may change files, the repository or something that runs. In doubt it does."""
     bare = bare_command(command)
-    return bool(_CHANGES_STATE.search(bare) or _WRITES_FILES.search(bare))
+    if _WRITES_FILES.search(bare):
+        return True
+    if not _CHANGES_STATE.search(bare):
+        return False
+    # Line by line: the end of one ends its command.
+    parts = [part for line in command.splitlines() for part in _JOINT.split(bare_command(line))]
+    return any(_CHANGES_STATE.search(part) and not _only_shows(part.strip()) for part in parts)
+
+
+def _only_shows(part: str) -> bool:
+    """Whether what could change something that runs is asked only how it stands: `kubectl -n staging logs …`."""
+    part = part.replace("2>&1", "")
+    if _ANOTHER_COMMAND.search(part):
+        return False
+    program, *words = part.split() or [""]
+    if program not in _OPERATORS:
+        return _SELECT.fullmatch(part) is not None
+    before = ""
+    for word in words:
+        is_value = before.startswith("-") and "=" not in before
+        if word in _SHOWS and not is_value:
+            return True
+        # An option, or its value, or the kind of thing that is shown. Not every option has a value.
+        is_beside = word.startswith("-") or is_value or word in _OF_WHAT
+        if not is_beside or _CHANGES_STATE.fullmatch(word):
+            return False
+        before = word
+    return False
 
 
 def is_noise(command: str, output: str, *, failed: bool) -> bool:

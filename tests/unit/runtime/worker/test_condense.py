@@ -281,6 +281,46 @@ def test_no_run_goes_past_a_turning_point(turn: SourceEvent) -> None:
     assert runs(LOOKS[0], LOOKS[1], turn, LOOKS[2], LOOKS[3]) == [(0, 1), (2,), (3, 4)]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kubectl -n staging logs deploy/shop --tail=400",
+        "cd chart && kubectl --context=prod get pods -A | grep shop",
+        "docker compose -f docker-compose.yml logs api 2>&1 | tail",
+        "helm list -n shop",
+        "psql shop -c 'select state, count(*) from jobs group by 1'",
+    ],
+)
+def test_to_ask_how_things_stand_is_a_look(command: str) -> None:
+    assert runs(LOOKS[0], ran(command, "shop-7 is ready"), LOOKS[1]) == [(0, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kubectl apply -f shop.yaml",
+        "kubectl -n get delete pod shop-7",
+        "kubectl -q delete logs shop",
+        "kubectl get pods && kubectl delete pod shop-7",
+        "kubectl get pods\nkubectl delete pod shop-7",
+        "kubectl get pods & kubectl delete pod shop-7",
+        "kubectl get pods | xargs kubectl delete",
+        "kubectl get $(kubectl delete pod shop-7 -o name)",
+        "kubectl logs shop-7 > shop.log",
+        "docker compose up -d",
+        "docker exec shop ls",
+        "psql -c 'update jobs set state = 3'",
+        "psql -c 'select 1; delete from jobs'",
+        "psql -c 'select 1' -c 'drop table jobs'",
+        "psql -c 'select pg_terminate_backend(7)'",
+        "psql -c 'select * into old from jobs'",
+        "psql -c 'select * from jobs for update'",
+    ],
+)
+def test_to_change_how_things_stand_is_a_turning_point(command: str) -> None:
+    assert runs(LOOKS[0], ran(command, "shop-7 is gone"), LOOKS[1]) == [(0,), (1,), (2,)]
+
+
 def test_a_failure_that_is_told_with_its_equal_is_a_turning_point_where_it_stands() -> None:
     failure = ran("pytest -q", FAILED, 1)
     assert runs(failure, LOOKS[0], LOOKS[1], failure, LOOKS[2], LOOKS[3]) == [(0, 3), (1, 2), (4, 5)]
