@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup cluster lint format test test-without-cluster unit demo
+.PHONY: help setup cluster lint format test test-without-cluster unit demo chaos
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,3 +51,8 @@ test: ## Run every check that needs no pods, on real servers
 
 test-without-cluster: lint
 	$(BIN)/pytest -n 2 tests $(addprefix --ignore=,$(CLUSTER_TESTS))
+
+CHAOS ?= 10
+
+chaos: $(STAMP) ## Kill workers and servers in longer runs (CHAOS=10: ten times as long as in make test)
+	CHAOS=$(CHAOS) $(BIN)/pytest --timeout 3600 $(addprefix tests/integration/runtime/worker/test_,crashes.py outages.py order.py)

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -45,12 +45,13 @@ class Schedule:
     What comes and how calls go.
 
     sessions: of each, the delays before its events. calls: in the order in which they are begun, over all sessions;
-    what comes after them is answered at once. batch: events that one call takes.
+    what comes after them is answered at once. batch: events that one call takes. claim: jobs that one claim takes.
     """
 
     sessions: Sequence[Sequence[float]]
     calls: Sequence[Call]
     batch: int
+    claim: int
 
 
 FAILURES = st.sampled_from([None, None, None, "transient", "invalid_output", "splittable", "poison"])
@@ -59,6 +60,7 @@ SCHEDULES = st.builds(
     sessions=st.lists(st.lists(DELAYS, min_size=1, max_size=7), min_size=1, max_size=6),
     calls=st.lists(st.builds(Call, delay=DELAYS, failure=FAILURES), max_size=30),
     batch=st.integers(1, 4),
+    claim=st.integers(1, 6),
 )
 
 
@@ -117,7 +119,7 @@ async def play(pool: Pool, admin_pool: Pool, tenant: Tenant, schedule: Schedule)
     is_over = asyncio.Event()
 
     async def work(number: int) -> None:
-        mine = terms(f"worker-{number}")
+        mine = replace(terms(f"worker-{number}"), max_jobs=schedule.claim)
         while not is_over.is_set():
             outcome = await run_group(pool, generator, mine)
             assert outcome.kind in ("idle", "completed", "failed"), outcome
