@@ -64,7 +64,7 @@ _FAILED_TESTS = re.compile(
     re.MULTILINE,
 )
 _ERROR = re.compile(
-    r"\b\w*(?:Error|Exception)\b|\b(?:error|fatal|panic|FAILED|FAIL|denied|refused|not found|no such file|cannot|"
+    r"(?:Error|Exception)\b|\b(?:fatal|panic|FAILED|FAIL|denied|refused|not found|no such file|cannot|"
     r"can't|undefined|segfault|unreachable|timed? ?out|conflict)\b|^E {2,}",
     re.IGNORECASE,
 )
