@@ -54,7 +54,7 @@ _SAYS_NOTHING = re.compile(
 )
 _DURATION = re.compile(r"\b(?:in )?[\d.]+ ?(?:s|ms|m|seconds?)\b")
 _SEEN: Final = "seen before"
-MAX_RUN: Final = 12
+MAX_RUN: Final = 6
 """Events that are shown as one: few enough that a memory that cites it still says where it was seen."""
 
 
@@ -94,7 +94,8 @@ def condense(events: Sequence[SourceEvent], seen: Sequence[str], *, fold_runs: b
     Tell apart what a model should read. `events`: one session's, in order. `seen`: digests of what its earlier
     batches told, newest last.
 
-    fold_runs: between two turning points, show what only looked around as one event, and the changes of one file.
+    fold_runs: between two turning points (words, failures, commands that change how things stand), show what looked
+    around and what changed files as one event.
     Never raises; an event that is not understood is kept.
     """
     memory = _Memory(seen)
@@ -324,13 +325,12 @@ def _kept(run: Sequence[Sequence[_Told]]) -> Kept:
 
 
 def _run_kind(one: _Told) -> str:
-    """Neighbours of one kind are a run: looks around, changes of one file. Empty for every other turning point."""
+    """Neighbours of one kind are a run: changes of files, with the looks between them. Empty for turning points."""
     use = one.use
     if use is None or one.failed or one.works_again:
         return ""
-    if one.tool in WRITE_TOOLS:
-        return f"changes {use.path()}" if use.path() else ""
-    return "looks" if not one.in_order and (one.run or _only_reads(use)) else ""
+    is_look = not one.in_order and (one.run or _only_reads(use))
+    return "work" if is_look or one.tool in WRITE_TOOLS else ""
 
 
 def _equals(told: Sequence[_Told]) -> Mapping[int, Sequence[_Told]]:

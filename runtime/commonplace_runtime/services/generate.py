@@ -25,7 +25,7 @@ from commonplace_runtime.domain.retry import Failure, GiveUp, RetryAt, Split, de
 from commonplace_runtime.llm.ports import Batch, GenerationFailed, Generator
 from commonplace_runtime.observability import JOBS, JOBS_RUNNING, MODEL_CALLS, MODEL_SECONDS, MODEL_TOKENS
 from commonplace_runtime.services.portion import Portion, portion_of
-from commonplace_runtime.services.results import Price, results_of, spent_on, summary_of, without_call
+from commonplace_runtime.services.results import Price, results_of, spent_on, storable, summary_of, without_call
 from commonplace_runtime.store import jobs as store
 from commonplace_runtime.store.jobs import Claimed, ClaimedJob, Lease
 from commonplace_runtime.store.pool import Pool
@@ -320,7 +320,7 @@ class _Work:
             verdict |= {"retryAfterSeconds": decision.after_seconds, "counted": decision.counted}
         failures = {
             "provider": last.provider,
-            "model": last.model,
+            "model": storable(last.model),
             "spent": spent_on(self._spent, self._terms.price),
             "jobs": [{"id": str(job.id), **verdict} for job in _blamed(portion)],
         }

@@ -48,7 +48,7 @@ def spent_on(answers: Sequence[Generated | Failure], price: Price) -> list[dict[
     return [
         {
             "provider": answer.provider,
-            "model": _clean(answer.model),
+            "model": storable(answer.model),
             "inputTokens": answer.input_tokens,
             "outputTokens": answer.output_tokens,
             "costMicrousd": price(answer.model, answer.input_tokens, answer.output_tokens),
@@ -96,7 +96,7 @@ def results_of(
             state |= {"isStored": True, "summaryMemory": stored["id"]}
     return {
         "provider": generated.provider,
-        "model": _clean(generated.model),
+        "model": storable(generated.model),
         "spent": list(spent),
         "seconds": seconds,
         "state": state,
@@ -114,7 +114,7 @@ def _next_state(claimed: Claimed, portion: Portion, generated: Generated, recent
     if generated.summary is not None:
         summary = cast("dict[str, Any]", redact(cast("Json", asdict(generated.summary))).value)
         if summary != state.get("summary"):
-            author = {"provider": generated.provider, "model": _clean(generated.model)}
+            author = {"provider": generated.provider, "model": storable(generated.model)}
             state |= {"summary": summary, "summaryBy": author, "isStored": False}
     return state
 
@@ -180,5 +180,6 @@ def _cleaned(made: Mapping[str, Any]) -> dict[str, Any] | None:
     return clean if clean["content"].strip() and clean["kind"] else None
 
 
-def _clean(model: str | None) -> str | None:
+def storable(model: str | None) -> str | None:
+    """A model's name, which a server may have made up, as Postgres takes it."""
     return None if model is None else cast("str", redact(model).value)

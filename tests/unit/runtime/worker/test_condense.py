@@ -267,7 +267,6 @@ def test_a_look_by_itself_stays_as_it_is() -> None:
     [
         prompt("look at the cart instead"),
         event({"last_assistant_message": "The limit is 7."}, "assistant_message"),
-        edit("/shop/a.py", "1", "2"),
         ran("pytest -q", FAILED, 1),
         ran("git commit -qm 'raise the limit'", "1 file changed"),
         tool("Read", {"file_path": "/shop/b.py"}, {"is_error": True, "content": "no such file"}),
@@ -340,13 +339,12 @@ def test_a_run_shows_no_more_than_a_citation_can_bear() -> None:
     assert runs(*many) == [tuple(range(MAX_RUN)), (MAX_RUN, MAX_RUN + 1)]
 
 
-def test_adjacent_changes_of_one_file_are_one_event() -> None:
+def test_changes_of_files_and_the_looks_between_them_are_one_event() -> None:
     first, second, other = edit("/shop/a.py", "1", "2"), edit("/shop/a.py", "3", "4"), edit("/shop/b.py", "1", "2")
-    condensed = condense([first, second, other, first, prompt("go on"), second], (), fold_runs=True)
+    condensed = condense([first, LOOKS[0], second, other, prompt("go on"), second], (), fold_runs=True)
 
-    assert shown(condensed) == [(0, 1), (2,), (3,), (4,), (5,)]
-    assert list(condensed.kept[0].event.parts) == [first, second]
-    assert runs(first, LOOKS[0], second) == [(0,), (1,), (2,)]
+    assert shown(condensed) == [(0, 1, 2, 3), (4,), (5,)]
+    assert list(condensed.kept[0].event.parts) == [first, LOOKS[0], second, other]
 
 
 def test_runs_stay_apart_unless_they_are_asked_for_as_one() -> None:
