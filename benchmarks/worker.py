@@ -84,7 +84,10 @@ SELECT j.session_key, array_agg(j.id ORDER BY j.number) AS jobs, array_agg(e.id 
 FROM commonplace.jobs j JOIN commonplace.events e ON e.id = j.event_id
 WHERE j.status = 'processing' AND j.locked_by = 'floor' GROUP BY j.session_key
 """
-_WORK_LEFT = "SELECT EXISTS (SELECT FROM commonplace.jobs WHERE status IN ('queued', 'processing'))"
+_WORK_LEFT = """
+SELECT EXISTS (SELECT FROM commonplace.jobs WHERE source_type = 'agent_event' AND status = 'queued')
+    OR EXISTS (SELECT FROM commonplace.jobs WHERE source_type = 'agent_event' AND status = 'processing')
+"""
 _TEAM = UUID("00000000-0000-7000-8000-00000000beef")
 _PROJECT = UUID("00000000-0000-7000-8000-00000000cafe")
 
