@@ -11,6 +11,8 @@ from commonplace_runtime.domain.payloads import READ_TOOLS, WRITE_TOOLS, ToolUse
 _DIGEST_CHARACTERS: Final = 16
 _MAX_EDITS: Final = 50
 """Of one event; each reads through the whole file."""
+MAX_CHARACTERS: Final = 2_000_000
+"""Of a file as edits leave it: a few that replace every letter would make any memory too small."""
 _LINE_NUMBER = re.compile(r"^[ \t]*\d+[→\t]", re.MULTILINE)
 
 
@@ -46,7 +48,7 @@ class KnownFiles:
     Follows the texts of files through reads, writes and edits.
 
     told: digests of the files that earlier batches told. An edit of a file that was never told whole makes nothing
-    known: the rest of that file is still news.
+    known: the rest of that file is still news. Nor does one that makes more of a file than MAX_CHARACTERS.
     """
 
     def __init__(self, told: Collection[str]) -> None:
@@ -88,5 +90,8 @@ class KnownFiles:
             old, new = as_mapping(edit).get("old_string"), as_mapping(edit).get("new_string")
             if text is None or not isinstance(old, str) or not isinstance(new, str) or old not in text:
                 return None
-            text = text.replace(old, new) if as_mapping(edit).get("replace_all") is True else text.replace(old, new, 1)
+            times = text.count(old) if as_mapping(edit).get("replace_all") is True else 1
+            if len(text) + times * (len(new) - len(old)) > MAX_CHARACTERS:
+                return None
+            text = text.replace(old, new, times)
         return text

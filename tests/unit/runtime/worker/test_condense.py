@@ -389,6 +389,16 @@ def test_every_place_is_either_dropped_or_stood_for_once(events: Sequence[Source
     assert [kept.places[0] for kept in condensed.kept] == sorted(kept.places[0] for kept in condensed.kept)
 
 
+def test_edits_that_make_too_much_of_a_file_are_not_followed() -> None:
+    def multiplied(times: int) -> Condensed:
+        one = {"old_string": "a", "new_string": "a" * 300, "replace_all": True}
+        edits = tool("MultiEdit", {"file_path": "/a", "edits": [one] * times}, {"success": True})
+        return condense([tool("Write", {"file_path": "/a", "content": "aaaa"}, {}), edits], ())
+
+    assert set(multiplied(2).remembered) == {0, 1}
+    assert set(multiplied(3).remembered) == {0}
+
+
 def test_depth_and_foreign_values_are_kept() -> None:
     deep: object = "x"
     for _ in range(3000):
