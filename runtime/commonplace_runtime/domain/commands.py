@@ -50,7 +50,7 @@ _TEST_SUMMARY: Final[Sequence[re.Pattern[str]]] = (
         r"(?: in [\d.:smh ()]+)?)",
         re.MULTILINE,
     ),
-    re.compile(r"^[ \t]*(Tests?:\s+.*\d+ (?:passed|failed|total).*)$", re.MULTILINE),
+    re.compile(r"^[ \t]*(Tests?:[ \t].*\d (?:passed|failed|total).*)$", re.MULTILINE),
     re.compile(r"^[ \t]*(Tests run: \d+.*)$", re.MULTILINE),
     re.compile(r"^(test result: .*)$", re.MULTILINE),
     re.compile(r"^[ \t]*(\d+ (?:passing|failing|pending).*)$", re.MULTILINE),

@@ -46,7 +46,6 @@ _ENVELOPE: Final = frozenset(
 """Fields that hooks put around what happened; alone they tell nothing."""
 _READING_TOOL = re.compile(r"(?:list|search|find|get|read|fetch|status|lookup)(?:[_-]|$)", re.IGNORECASE)
 """By the first word of its name, after that of its server. A query may be an UPDATE."""
-_SERVER = re.compile(r".*(?:__|\.)")
 _SAYS_NOTHING = re.compile(
     r"\W*(?:ok(?:ay)?|done|true|false|yes|none|null|success(?:ful(?:ly)?)?|no (?:matches|files|results)(?: found)?"
     r"|no output|\(no (?:content|output)\)|(?:tool|command) ran without output(?: or errors?)?)?\W*",
@@ -266,7 +265,8 @@ def _is_empty(told: _Told, use: ToolUse) -> bool:
 def _only_reads(use: ToolUse) -> bool:
     """Whether a tool that runs no commands changes nothing. In doubt it does."""
     is_known = use.name.lower() in READ_TOOLS | SEARCH_TOOLS | _WEB_TOOLS
-    return is_known or _READING_TOOL.match(_SERVER.sub("", use.name)) is not None
+    without_server = use.name.rpartition("__")[2].rpartition(".")[2]
+    return is_known or _READING_TOOL.match(without_server) is not None
 
 
 def _has_content(value: object) -> bool:

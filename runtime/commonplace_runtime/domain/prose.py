@@ -20,7 +20,7 @@ _IDENTIFIER = re.compile(
     r"|\b[A-Za-z]\w*_\w+\b"
     r"|\b[a-z]+[A-Z]\w*\b|\b[A-Z][a-z]+[A-Z]\w*\b"
     r"|(?<!\w)--?[a-z][\w-]+"
-    r"|\b[A-Z]{2,}[A-Z0-9-]*\b"
+    r"|\b[A-Z]{2}[A-Z0-9-]*\b"
 )
 _HUMPS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _NUMBER = re.compile(r"\d")
