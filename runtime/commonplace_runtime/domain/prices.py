@@ -32,6 +32,9 @@ LIST_PRICES: Final[Mapping[str, Price]] = {
     "gemini-3.1-flash-lite": Price(input=0.25, output=1.50),
 }
 
+UNKNOWN_FACTOR: Final = 10
+"""How much dearer than the dearest known model one without a price may be: dearer ones than those listed are sold."""
+
 # `claude-haiku-5-5-20261007`, `…@20261007`, `gpt-9-2026-10-07`, `…-latest`: the same model at one date.
 _DATED = re.compile(r"[-@](\d{3,8}|\d{4}-\d\d-\d\d|latest)")
 
@@ -48,12 +51,12 @@ def cost_microusd(model: str, input_tokens: int, output_tokens: int, prices: Map
     """
     Millionths of a dollar, rounded up.
 
-    prices: by name, at least one. A model without a price costs as much as the dearest one: a budget may then end
-    early, never late.
+    prices: by name, at least one. A model without a price costs UNKNOWN_FACTOR times as much as the dearest one: a
+    budget then ends early rather than late.
     """
-    name = listed_name(model, prices)
-    candidates = prices.values() if name is None else (prices[name],)
-    return max(_cost(price, input_tokens, output_tokens) for price in candidates)
+    if (name := listed_name(model, prices)) is not None:
+        return _cost(prices[name], input_tokens, output_tokens)
+    return UNKNOWN_FACTOR * max(_cost(price, input_tokens, output_tokens) for price in prices.values())
 
 
 def _cost(price: Price, input_tokens: int, output_tokens: int) -> int:

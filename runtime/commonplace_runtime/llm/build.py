@@ -8,7 +8,7 @@ import structlog
 from pydantic import SecretStr
 
 from commonplace_runtime import contract
-from commonplace_runtime.domain.prices import listed_name
+from commonplace_runtime.domain.prices import UNKNOWN_FACTOR, listed_name
 from commonplace_runtime.domain.providers import Choice, ProviderName
 from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.llm.chain import ChainedGenerator, Step
@@ -112,7 +112,8 @@ def _generator(settings: Settings, name: ProviderName, model: str) -> Generator:
         redact=_redacted,
     )
     if listed_name(model, settings.prices) is None:
-        log.warning("model_price_unknown", model=model, charged_as="the dearest known", set=contract.ENV_MODEL_PRICES)
+        charged_as = f"{UNKNOWN_FACTOR} times the dearest known"
+        log.warning("model_price_unknown", model=model, charged_as=charged_as, set=contract.ENV_MODEL_PRICES)
     match name:
         case "anthropic":
             # Half a second and 80 MB that only this choice should cost.

@@ -83,6 +83,7 @@ def test_a_model_without_a_price_is_told_of() -> None:
         build_generator(load_settings(environ))
     [line] = logged
     assert (line["model"], line["set"]) == ("gemini-9", "COMMONPLACE_MODEL_PRICES")
+    assert line["charged_as"] == "10 times the dearest known"
 
     with structlog.testing.capture_logs() as logged:
         build_generator(
