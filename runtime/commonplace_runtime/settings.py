@@ -86,7 +86,8 @@ def _choices(value: object) -> object:
 
 
 def _escalation_model(value: str | None) -> str | None:
-    return "" if value is not None and value.strip().lower() == "none" else value
+    name = None if value is None else value.strip()
+    return "" if name is not None and name.lower() == "none" else name
 
 
 def _prices(value: object) -> object:
@@ -150,7 +151,7 @@ class Settings(BaseSettings):
     """How long `wait=true` may hold an answer back."""
     provider: Annotated[ProviderName, BeforeValidator(provider_named)] = "extractive"
     """Who turns events into memories; `extractive` needs no model and no key."""
-    model: str = ""
+    model: Annotated[str, AfterValidator(str.strip)] = ""
     """Model name, verbatim; empty: the provider's default."""
     provider_base_url: EndpointUrl = ""
     """Another endpoint of the provider's dialect; empty: the provider's own."""
@@ -235,7 +236,8 @@ def explain(error: ValidationError) -> str:
     for fault in error.errors(include_url=False, include_input=False):
         field = str(fault["loc"][0]) if fault["loc"] else "?"
         name = _KEYS.get(field, field if field in _KEYS.values() else contract.ENV_PREFIX + field.upper())
-        lines.append(f"- {name}: {fault['msg'].removeprefix('Value error, ')}")
+        inside = "".join(f"{part}: " for part in fault["loc"][1:])
+        lines.append(f"- {name}: {inside}{fault['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
 
 

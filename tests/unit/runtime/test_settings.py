@@ -43,6 +43,12 @@ def test_fallbacks_name_providers_and_their_models() -> None:
     )
 
 
+@pytest.mark.parametrize(("given", "model"), [(" claude-sonnet-5-5\n", "claude-sonnet-5-5"), (" ", "")])
+def test_blanks_around_a_model_are_no_part_of_its_name(given: str, model: str) -> None:
+    settings = load_settings({"COMMONPLACE_MODEL": given, "COMMONPLACE_ESCALATION_MODEL": given})
+    assert (settings.model, settings.escalation_model) == (model, model)
+
+
 def test_own_prices_come_before_the_listed_ones() -> None:
     told = '{"claude-haiku-5-5": {"input": 1, "output": 2}, "mine": {"input": 0, "output": 0}}'
     prices = load_settings({"COMMONPLACE_MODEL_PRICES": told}).prices
@@ -56,8 +62,13 @@ def test_own_prices_come_before_the_listed_ones() -> None:
     [
         ("COMMONPLACE_PROVIDER_FALLBACKS", "gemini,oracle:x", "must be one of extractive, anthropic"),
         ("COMMONPLACE_MODEL_PRICES", "cheap", "must be JSON such as"),
-        ("COMMONPLACE_MODEL_PRICES", '{"m": {"input": -1, "output": 2}}', "greater than or equal to 0"),
-        ("COMMONPLACE_MODEL_PRICES", '{"m": {"in": 1}}', "required"),
+        (
+            "COMMONPLACE_MODEL_PRICES",
+            '{"m": {"input": -1, "output": 2}}',
+            "m: input: Input should be greater than or equal to 0",
+        ),
+        ("COMMONPLACE_MODEL_PRICES", '{"m": {"in": 1}}', "m: input: Field required"),
+        ("COMMONPLACE_MODEL_PRICES", '{"m": 3}', "m: Input should be"),
         ("COMMONPLACE_PROVIDER_BASE_URL", "ollama:11434", "must start with http"),
         ("COMMONPLACE_GEMINI_BASE_URL", "https://me:hunter2@proxy", "without a password"),
         ("COMMONPLACE_OPENROUTER_BASE_URL", "http://[", "must look like https://host/path"),
