@@ -8,6 +8,7 @@ from anthropic.types import JSONOutputFormatParam, Message, OutputConfigParam, T
 from commonplace_runtime import contract
 from commonplace_runtime.domain import extraction
 from commonplace_runtime.domain.retry import FailureKind
+from commonplace_runtime.llm.http import UNSENT
 from commonplace_runtime.llm.model import MAX_TOKENS, Endpoint, ModelGenerator, Reply
 from commonplace_runtime.llm.refusals import CallFailed, refused
 
@@ -55,7 +56,10 @@ class AnthropicGenerator(ModelGenerator):
         except anthropic.APIResponseValidationError as error:
             raise CallFailed("invalid_output", "the provider's answer is not a message") from error
         except anthropic.APIConnectionError as error:
-            raise CallFailed("transient", f"the provider was not reached: {type(error).__name__}") from error
+            if isinstance(error.__cause__, UNSENT):
+                raise CallFailed("transient", f"the provider was not reached: {type(error).__name__}") from error
+            reason = f"the connection to the provider was lost: {type(error).__name__}"
+            raise CallFailed("transient", reason, is_broken_off=True) from error
         except anthropic.AnthropicError as error:
             raise CallFailed("configuration", f"the SDK refused: {type(error).__name__}") from error
         return _reply(message)

@@ -11,6 +11,8 @@ from commonplace_runtime.llm.refusals import CallFailed
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 KEPT_CONNECTIONS: Final = 100
+UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+"""No connection was made, so nobody can have worked on the request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,11 @@ class JsonClient:
             raise CallFailed("configuration", reason) from error
         except httpx2.DecodingError as error:
             raise CallFailed("invalid_output", "the answer's compression is broken") from error
-        except (httpx2.HTTPError, httpx2.StreamError) as error:
+        except UNSENT as error:
             raise CallFailed("transient", f"the provider was not reached: {type(error).__name__}") from error
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            reason = f"the connection to the provider was lost: {type(error).__name__}"
+            raise CallFailed("transient", reason, is_broken_off=True) from error
         return Reply(status=response.status_code, headers=response.headers, document=_parsed(bytes(body)))
 
     async def aclose(self) -> None:

@@ -103,11 +103,12 @@ class ModelGenerator(ABC):
                     error.reason,
                     retry_after_seconds=error.retry_after_seconds,
                     request_id=error.request_id,
+                    **(await self._billed(batch) if error.is_broken_off else {}),
                 )
             ) from error
         except TimeoutError as error:
             reason = f"the provider did not answer within {self._timeout_seconds:g} seconds"
-            raise GenerationFailed(self._failure("transient", reason)) from error
+            raise GenerationFailed(self._failure("transient", reason, **await self._billed(batch))) from error
         return self._generated(batch, reply)
 
     @abstractmethod
@@ -139,6 +140,11 @@ class ModelGenerator(ABC):
             summary=answer.summary,
             **used,
         )
+
+    async def _billed(self, batch: Batch) -> Mapping[str, int]:
+        """What a call that was broken off may cost: nobody knows, so as much as was expected of it."""
+        estimate = await asyncio.to_thread(self.estimate, batch)
+        return {"input_tokens": estimate.input_tokens, "output_tokens": estimate.output_tokens}
 
     def _failure(self, kind: FailureKind, reason: str, **more: Any) -> Failure:
         return Failure(

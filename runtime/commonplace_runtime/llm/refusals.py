@@ -15,6 +15,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 MESSAGE_CHARACTERS: Final = 300
 """How much of a message is looked at: further on it may quote the prompt, whose words mean nothing here."""
 
+_BROKEN_FORM: Final = ("json_validate_failed",)
+"""Groq: what the model wrote does not follow the schema that was sent."""
 _MODERATED: Final = ("content_filter", "content management policy", "content_policy", "moderation", "flagged")
 _TOO_LONG: Final = (
     "prompt is too long",
@@ -58,12 +60,23 @@ _MISCONFIGURED: Final = (
     "unrecognized request argument",
     "extra inputs are not permitted",
 )
+_CREDENTIAL: Final = (
+    "authentication",
+    "unauthorized",
+    "permission",
+    "access denied",
+    "access_denied",
+    "request not allowed",
+    "api key",
+    "api_key",
+)
+"""What a 403 is about that every call would get. One that names none of it may come from a filter of contents."""
 
 _BY_STATUS: Final[Mapping[int, FailureKind]] = {
     400: "poison",
     401: "configuration",
     402: "configuration",
-    403: "configuration",
+    403: "poison",
     404: "configuration",
     405: "configuration",
     408: "transient",
@@ -74,7 +87,11 @@ _BY_STATUS: Final[Mapping[int, FailureKind]] = {
 
 
 class CallFailed(Exception):
-    """One call gave no answer that could be used. `reason` quotes nothing that the provider said but identifiers."""
+    """
+    One call gave no answer that could be used. `reason` quotes nothing that the provider said but identifiers.
+
+    is_broken_off: the provider may have it, but what it made of it never came back.
+    """
 
     def __init__(
         self,
@@ -83,12 +100,14 @@ class CallFailed(Exception):
         *,
         retry_after_seconds: float | None = None,
         request_id: str | None = None,
+        is_broken_off: bool = False,
     ) -> None:
         super().__init__(reason)
         self.kind = kind
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
         self.request_id = request_id
+        self.is_broken_off = is_broken_off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +129,7 @@ def told_by(document: object) -> Told:
     The error in a document of any of the APIs.
 
     They write `{"error": {"type" | "status" | "code", "message", "details"}}`, `{"error": "message"}` or the fields
-    at the top.
+    at the top; FastAPI `{"detail": "message" | [{"type", "loc", "msg"}]}`, which Mistral puts into `message`.
     """
     error = document.get("error", document) if isinstance(document, Mapping) else None
     if isinstance(error, str):
@@ -122,13 +141,27 @@ def told_by(document: object) -> Told:
     candidates = [error.get("type"), error.get("status"), error.get("code"), *(item.get("reason") for item in items)]
     names = [name for name in candidates if isinstance(name, str) and _IDENTIFIER.fullmatch(name)]
     message, code = error.get("message"), error.get("code")
-    text = message[:MESSAGE_CHARACTERS] if isinstance(message, str) else ""
+    text = _detail(error if message is None else message)
     return Told(
-        words=" ".join([*names, text]).lower(),
+        words=" ".join([*names, text[:MESSAGE_CHARACTERS]]).lower(),
         names=tuple(dict.fromkeys(names)),
         code=code if type(code) is int else None,
         retry_after_seconds=next((delay for item in items if (delay := _delay(item.get("retryDelay")))), None),
     )
+
+
+def _detail(message: object) -> str:
+    """A message as text. Of FastAPI's list, what is wrong and where: not `input`, which quotes what was sent."""
+    if isinstance(message, Mapping):
+        message = message.get("detail")
+    if isinstance(message, list):
+        items = [item for item in message[:20] if isinstance(item, Mapping)]
+        parts: list[object] = []
+        for item in items:
+            loc = item.get("loc")
+            parts += [item.get("type"), *(loc[:20] if isinstance(loc, list) else ()), item.get("msg")]
+        return " ".join(part[:MESSAGE_CHARACTERS] for part in parts if isinstance(part, str))
+    return message if isinstance(message, str) else ""
 
 
 def kind_of(status: int | None, told: Told, *, is_wait_told: bool = False) -> FailureKind:
@@ -143,6 +176,7 @@ def kind_of(status: int | None, told: Told, *, is_wait_told: bool = False) -> Fa
         return "configuration" if told.says(_QUOTA) and not is_wait_told else "throttled"
     if status in (None, 400, 403, 422):
         signals: tuple[tuple[tuple[str, ...], FailureKind], ...] = (
+            (_BROKEN_FORM, "invalid_output"),
             (_MODERATED, "refusal"),
             (_TOO_LONG, "splittable"),
             (_QUOTA, "configuration"),
@@ -153,6 +187,8 @@ def kind_of(status: int | None, told: Told, *, is_wait_told: bool = False) -> Fa
         for words, kind in signals:
             if told.says(words):
                 return kind
+    if status == 403 and told.says(_CREDENTIAL):
+        return "configuration"
     if status is None:
         return "transient"
     return _BY_STATUS.get(status, "configuration" if status < 400 else "poison")
@@ -173,7 +209,7 @@ def refused(
     wait = told.retry_after_seconds or retry_after_seconds(headers)
     kind = kind_of(meant or None, told, is_wait_told=wait is not None)
     reason = " ".join([f"the provider answered {meant or 'with an error'}", *told.names])
-    if meant in (401, 403) or (kind == "configuration" and told.says(("api key", "api_key", "x-api-key"))):
+    if kind == "configuration" and (meant in (401, 403) or told.says(("api key", "api_key", "x-api-key"))):
         reason += f": check {key_variable}"
     elif meant == 404 or 300 <= meant < 400:
         reason += ": check the model's name and the base URL"

@@ -69,7 +69,7 @@ async def test_the_next_provider_answers_and_the_failure_before_it_is_told(
     assert generated.provider == "gemini"
     [failure] = generated.earlier
     assert (failure.kind, failure.provider, failure.credential) == (kind, "anthropic", asked.credentials[0])
-    assert failure.input_tokens == (100 if isinstance(outcome, Answer) else 0)
+    assert (failure.input_tokens > 0) == isinstance(outcome, Answer | Hang)
     assert (len(first.calls), len(second.calls)) == (1, 1)
 
 

@@ -1,5 +1,6 @@
 """Every model provider against a server that speaks its API: the same outcomes, the same classes."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -205,10 +206,37 @@ async def test_a_provider_that_hangs_is_left_after_the_time_out(name: str) -> No
         assert (await failure_of(name, provider, timeout=0.2)).kind == "transient"
 
 
-async def test_a_provider_that_is_away_is_transient(name: str) -> None:
+async def test_a_provider_that_is_away_is_transient_and_bills_nothing(name: str) -> None:
     async with FakeProvider() as provider:
         pass
-    assert (await failure_of(name, provider)).kind == "transient"
+    failure = await failure_of(name, provider)
+    assert (failure.kind, failure.input_tokens, failure.output_tokens) == ("transient", 0, 0)
+
+
+async def test_a_call_that_is_left_counts_as_estimated(name: str) -> None:
+    async with FakeProvider(Hang()) as provider:
+        failure = await failure_of(name, provider, timeout=0.2)
+        estimate = generator(name, provider).estimate(BATCH)
+
+    assert (failure.input_tokens, failure.output_tokens) == (estimate.input_tokens, estimate.output_tokens)
+
+
+async def test_a_call_whose_connection_breaks_counts_as_estimated(name: str) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    model, make = GENERATORS[name]
+    asked = make(Endpoint(model=model, api_key=KEY, base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    async with server:
+        with pytest.raises(GenerationFailed) as caught:
+            await asked.generate(BATCH)
+    failure, estimate = caught.value.failure, asked.estimate(BATCH)
+    await asked.aclose()
+
+    assert failure.kind == "transient"
+    assert (failure.input_tokens, failure.output_tokens) == (estimate.input_tokens, estimate.output_tokens)
 
 
 @pytest.mark.parametrize("name", OVER_HTTP)
