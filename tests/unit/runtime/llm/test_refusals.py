@@ -15,7 +15,11 @@ from commonplace_runtime.llm.refusals import kind_of, refused, retry_after_secon
         (400, {"message": "anthropic/x is not a valid model ID"}, "configuration"),
         (400, {"message": "x", "details": [{"reason": "API_KEY_INVALID"}]}, "configuration"),
         (400, {"message": "filtered", "code": "content_filter"}, "refusal"),
+        (400, {"message": "Generated JSON does not match", "code": "json_validate_failed"}, "invalid_output"),
         (403, {"message": "Key limit exceeded (monthly limit)"}, "configuration"),
+        (403, {"message": "no", "status": "PERMISSION_DENIED"}, "configuration"),
+        (403, {"message": "Request not allowed", "type": "forbidden"}, "configuration"),
+        (403, {"message": "Forbidden"}, "poison"),
         (429, {"message": "You exceeded your current quota"}, "configuration"),
         (429, {"message": "Rate limit exceeded: free-models-per-min"}, "configuration"),
         (429, {"code": "rate_limit_exceeded", "message": "Please slow down"}, "throttled"),
@@ -28,6 +32,29 @@ from commonplace_runtime.llm.refusals import kind_of, refused, retry_after_secon
 )
 def test_words_decide_where_the_status_leaves_it_open(status: int | None, error: object, kind: str) -> None:
     assert kind_of(status, told_by({"error": error})) == kind
+
+
+def test_a_filters_403_is_the_events_fault_and_no_keys() -> None:
+    failed = refused(403, None, {}, key_variable="KEY")
+    assert (failed.kind, failed.reason) == ("poison", "the provider answered 403")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"detail": "Extra inputs are not permitted: response_format"},
+        {"detail": [{"type": "extra_forbidden", "loc": ["body", 3, "response_format"], "msg": "Extra inputs"}]},
+        {"object": "error", "message": {"detail": [{"type": "x", "loc": ["body", "response_format"], "msg": "no"}]}},
+        {"error": {"type": "x", "detail": [7, {"loc": "body", "msg": "response_format"}]}},
+    ],
+)
+def test_a_refusal_is_read_where_fastapi_and_mistral_write_it(document: object) -> None:
+    assert told_by(document).says(("response_format",))
+
+
+def test_what_fastapi_quotes_of_the_request_is_not_listened_to() -> None:
+    document = {"detail": [{"type": "string_type", "loc": ["body"], "msg": "no", "input": "billing is overloaded"}]}
+    assert kind_of(422, told_by(document)) == "poison"
 
 
 def test_a_429_that_says_when_to_come_back_is_no_empty_account() -> None:
@@ -61,7 +88,11 @@ def test_the_wait_is_read_by_the_clock_that_wrote_it(headers: dict[str, str], se
 
 
 @pytest.mark.parametrize(
-    "document", [None, 3, [], "text", {}, {"error": None}, {"error": [1]}, {"error": {"details": 7, "code": True}}]
+    "document",
+    [
+        *(None, 3, [], "text", {}, {"error": None}, {"error": [1]}, {"error": {"details": 7, "code": True}}),
+        *({"detail": 3}, {"detail": [1, {"loc": 3, "msg": []}]}, {"message": {"detail": None}}, {"message": [[]]}),
+    ],
 )
 def test_any_document_can_be_asked_what_it_tells(document: object) -> None:
     assert told_by(document).names == ()
