@@ -32,6 +32,7 @@ _MAX_ITEMS: Final = 100
 _KINDS: Final = ("decision", "bugfix", "feature", "refactor", "change", "discovery", "convention", "todo")
 _SESSION_FIELDS: Final = ("request", "investigated", "learned", "completed", "next_steps")
 _FENCED = re.compile(r"```[a-zA-Z]*[ \t]*\r?\n(.*)\r?\n?```", re.DOTALL)
+_THOUGHTS: Final = ("<think>", "</think>")
 _MEMORY_NUMBER = re.compile(r"m([1-9][0-9]{0,3})")
 
 SYSTEM_PROMPT: Final = """\
@@ -175,16 +176,16 @@ def parse_answer(text: str, *, events: int, recent: int = 0) -> Answer:
     """
     What the model says of `events` events, having been shown `recent` memories.
 
-    Blank text means: nothing to record. An observation without evidence in this batch is dropped: what cannot be
+    Thoughts in <think> before the answer, and words around one fenced JSON object, are passed over. Blank text means:
+    nothing to record. An observation without evidence in this batch is dropped: what cannot be
     traced is not recorded. Raises InvalidAnswer.
     """
     if len(text) > MAX_ANSWER_CHARACTERS:
         raise InvalidAnswer(f"the answer is longer than {MAX_ANSWER_CHARACTERS} characters")
-    text = text.strip()
+    text = _without_thoughts(text)
     if not text:
         return Answer(observations=(), skip_reason="the answer was blank")
-    if (fenced := _FENCED.fullmatch(text)) is not None:
-        text = fenced.group(1).strip()
+    text = _unfenced(text)
     # Broken JSON may quote tags out of an event: it is never searched for them.
     if text.startswith("<"):
         return _from_xml(text, events)
@@ -203,6 +204,26 @@ def parse_answer(text: str, *, events: int, recent: int = 0) -> Answer:
         skip_reason=clip(reason, 400) if isinstance(reason, str) else None,
         summary=_summary(answer.get("session")),
     )
+
+
+def _without_thoughts(text: str) -> str:
+    text = text.strip()
+    if not text.startswith(_THOUGHTS[0]):
+        return text
+    _, end, answer = text.partition(_THOUGHTS[1])
+    if not end:
+        raise InvalidAnswer("the answer is all thoughts")
+    return answer.strip()
+
+
+def _unfenced(text: str) -> str:
+    """What stands in the fence where there is one around it all, or words around one that holds an object."""
+    if (fenced := _FENCED.fullmatch(text)) is not None:
+        return fenced.group(1).strip()
+    if text.startswith(("{", "[", '"', "<")) or (fenced := _FENCED.search(text)) is None:
+        return text
+    inside = fenced.group(1).strip()
+    return inside if inside.startswith("{") else text
 
 
 def _from_xml(text: str, events: int) -> Answer:

@@ -315,6 +315,8 @@ def test_a_batch_of_one_needs_no_citation() -> None:
         '{"observations": [1]}',
         '{"observations": [{}]}',
         '{"observations": ' + "9" * 5000 + "}",
+        "```\n" * 40_000,
+        "<think>" * 20_000,
         '{"observations": []' + " " * extraction.MAX_ANSWER_CHARACTERS + "}",
         # Cut off, and quoting an event that plays with the other grammar.
         '{"observations": [{"type": "discovery", "title": "saw <skip_summary/> and <observation><title>x</title>',
@@ -336,6 +338,33 @@ def test_nothing_to_record_is_an_answer(text: str) -> None:
 @pytest.mark.parametrize("fence", ["```json\n{}\n```", "```\n{}```", "  ```JSON\r\n{}\r\n```\n"])
 def test_a_fence_around_json_is_accepted(fence: str) -> None:
     assert len(extraction.parse_answer(fence.replace("{}", answer()), events=1).observations) == 1
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "<think>It says {}, not <observation>.</think>\n{}",
+        "<think></think>```json\n{}\n```",
+        "Here is the JSON:\n```json\n{}\n```\nI hope it helps.",
+        "<think>\nhm\n</think>\n\nHere it is:\n\n```\n{}\n```",
+    ],
+)
+def test_thoughts_before_and_words_around_a_fence_are_passed_over(around: str) -> None:
+    assert extraction.parse_answer(around.replace("{}", answer()), events=1).observations[0].title
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "<think>It may be {}",
+        "<think>hm</think> Here it is: {}",
+        "One:\n```json\n{}\n```\nOr:\n```json\n{}\n```",
+        "Run:\n```sh\nls\n```",
+    ],
+)
+def test_an_answer_that_has_to_be_looked_for_is_invalid(around: str) -> None:
+    with pytest.raises(extraction.InvalidAnswer):
+        extraction.parse_answer(around.replace("{}", answer()), events=1)
 
 
 def test_an_answer_replaces_only_memories_that_it_was_shown() -> None:
