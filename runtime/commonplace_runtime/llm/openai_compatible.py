@@ -14,7 +14,7 @@ from commonplace_runtime.domain.retry import FailureKind
 from commonplace_runtime.llm.http import JsonClient
 from commonplace_runtime.llm.http import Reply as HttpReply
 from commonplace_runtime.llm.model import MAX_TOKENS, Endpoint, ModelGenerator, Reply, count
-from commonplace_runtime.llm.refusals import CallFailed, Told, refused, told_by
+from commonplace_runtime.llm.refusals import BROKEN_FORM, CallFailed, Told, refused, told_by
 
 OPENROUTER_URL: Final = "https://openrouter.ai/api/v1"
 _PATH: Final = "/chat/completions"
@@ -25,6 +25,8 @@ _SCHEMA: Final[Mapping[str, Any]] = {
 }
 _FORMATS: Final[tuple[Mapping[str, Any] | None, ...]] = (_SCHEMA, {"type": "json_object"}, None)
 """From the strictest to none: the system prompt shows the form too."""
+_ENDED: Final = (None, "", "stop", "eos", "eos_token", "stop_sequence", "end_turn")
+"""How servers say that the model ended by itself."""
 _FORMAT_WORDS: Final = ("response_format", "json_schema", "json_object", "structured output", "schema")
 
 
@@ -79,7 +81,8 @@ class OpenAICompatibleGenerator(ModelGenerator):
             self._limit = "max_completion_tokens"
             return True
         objected = sent.get("response_format")
-        if objected is not None and told.says(_FORMAT_WORDS):
+        # A model that did not keep to the form is no server that does not know it.
+        if objected is not None and told.says(_FORMAT_WORDS) and not told.says(BROKEN_FORM):
             # Another call may have got further meanwhile.
             self._format = max(self._format, _FORMATS.index(objected) + 1)
             return True
@@ -100,9 +103,9 @@ class OpenAICompatibleGenerator(ModelGenerator):
         message = choice.get("message") if choice is not None else None
         if not isinstance(document, Mapping) or choice is None or not isinstance(message, Mapping):
             raise CallFailed("invalid_output", "the provider's answer is not a chat completion")
-        usage, model, text = document.get("usage"), document.get("model"), message.get("content")
+        usage, model = document.get("usage"), document.get("model")
         return Reply(
-            text=text if isinstance(text, str) else "",
+            text=_text(message.get("content")),
             model=model if isinstance(model, str) else None,
             input_tokens=count(usage, "prompt_tokens"),
             output_tokens=count(usage, "completion_tokens"),
@@ -131,6 +134,15 @@ def _error_in(document: object) -> object:
     return None
 
 
+def _text(content: object) -> str:
+    """A message's text; of parts those that are text, without what a model thought or showed."""
+    if isinstance(content, str):
+        return content
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    texts = [part.get("text") for part in parts if part.get("type", "text") == "text"]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
 def _stopped(reason: object, message: Mapping[str, Any]) -> tuple[FailureKind, str] | None:
     if message.get("refusal") or reason == "content_filter":
         return "refusal", "the model refused"
@@ -138,4 +150,6 @@ def _stopped(reason: object, message: Mapping[str, Any]) -> tuple[FailureKind, s
         return "splittable", "the answer was longer than allowed"
     if reason == "error":
         return "transient", "the provider broke off its answer"
+    if reason not in _ENDED or message.get("tool_calls"):
+        return "invalid_output", "the model did not end its answer"
     return None

@@ -15,7 +15,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 MESSAGE_CHARACTERS: Final = 300
 """How much of a message is looked at: further on it may quote the prompt, whose words mean nothing here."""
 
-_BROKEN_FORM: Final = ("json_validate_failed",)
+BROKEN_FORM: Final = ("json_validate_failed",)
 """Groq: what the model wrote does not follow the schema that was sent."""
 _MODERATED: Final = ("content_filter", "content management policy", "content_policy", "moderation", "flagged")
 _TOO_LONG: Final = (
@@ -176,7 +176,7 @@ def kind_of(status: int | None, told: Told, *, is_wait_told: bool = False) -> Fa
         return "configuration" if told.says(_QUOTA) and not is_wait_told else "throttled"
     if status in (None, 400, 403, 422):
         signals: tuple[tuple[tuple[str, ...], FailureKind], ...] = (
-            (_BROKEN_FORM, "invalid_output"),
+            (BROKEN_FORM, "invalid_output"),
             (_MODERATED, "refusal"),
             (_TOO_LONG, "splittable"),
             (_QUOTA, "configuration"),

@@ -5,8 +5,15 @@ import pytest
 from commonplace_runtime.llm.model import Endpoint
 from commonplace_runtime.llm.openai_compatible import OpenAICompatibleGenerator, completions_url
 from commonplace_runtime.llm.ports import GenerationFailed
-from tests.fakes.provider import KEY, Answer, Document, FakeProvider, Status
+from tests.fakes.provider import KEY, Answer, Document, FakeProvider, Status, observations
 from tests.integration.runtime.worker.test_providers import BATCH, failure_of
+
+TEXT = observations({"title": "told"})
+
+
+def completion(finish_reason: str | None = "stop", **message: object) -> Document:
+    return Document(content={"choices": [{"message": message, "finish_reason": finish_reason}]})
+
 
 OBJECTION = Status(code=400, kind="invalid_request_error", message="response_format of type json_schema is unknown")
 
@@ -72,6 +79,9 @@ async def test_an_endpoint_without_a_key_gets_no_authorization() -> None:
         pytest.param(Answer(stop_reason="content_filter"), "refusal", id="content-filter"),
         pytest.param(Answer(stop_reason="length"), "splittable", id="length"),
         pytest.param(Answer(stop_reason="error"), "transient", id="broken-off"),
+        pytest.param(Answer(stop_reason="insufficient_system_resource"), "invalid_output", id="not-ended"),
+        pytest.param(completion("tool_calls", content=None, tool_calls=[{"id": "1"}]), "invalid_output", id="tools"),
+        pytest.param(completion(content="", tool_calls=[{"id": "1"}]), "invalid_output", id="tools-that-stop"),
         pytest.param(
             Document(content={"choices": [{"error": {"code": 502, "message": "x"}, "finish_reason": "error"}]}),
             "transient",
@@ -84,6 +94,35 @@ async def test_an_endpoint_without_a_key_gets_no_authorization() -> None:
 async def test_the_dialects_own_failures_have_their_class(outcome: Answer | Document | Status, kind: str) -> None:
     async with FakeProvider(outcome) as provider:
         assert (await failure_of("openai-compatible", provider)).kind == kind
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": TEXT}],
+        [{"type": "text", "text": TEXT[:9]}, {"type": "text", "text": TEXT[9:]}, 3, {"type": "image"}],
+        f"<think>hm</think>\n{TEXT}",
+    ],
+    ids=["thinking", "parts", "tags"],
+)
+@pytest.mark.parametrize("reason", ["stop", None, "eos_token"])
+async def test_the_answer_is_found_among_parts_and_thoughts(content: object, reason: str | None) -> None:
+    async with FakeProvider(completion(reason, content=content)) as provider:
+        [observation] = (await generator(provider).generate(BATCH)).observations
+
+    assert observation.title == "told"
+
+
+async def test_a_model_that_breaks_the_form_does_not_end_the_form() -> None:
+    told = "Generated JSON does not match the expected schema. See 'failed_generation' for more details."
+    async with FakeProvider(Status(code=400, kind="json_validate_failed", message=told)) as provider:
+        asked = generator(provider)
+        with pytest.raises(GenerationFailed) as caught:
+            await asked.generate(BATCH)
+        await asked.generate(BATCH)
+
+    assert caught.value.failure.kind == "invalid_output"
+    assert [call.body["response_format"]["type"] for call in provider.calls] == ["json_schema", "json_schema"]
 
 
 async def test_a_server_that_does_not_count_is_charged_by_size() -> None:
