@@ -39,6 +39,13 @@ END
 $$;
 ALTER TABLE commonplace.jobs ADD CONSTRAINT jobs_source UNIQUE (team_id, project_id, source_type, source_id, job_type, revision);
 
+-- What groups count that were queued before they counted. Here, where the table is locked since the first line: after 0006 has
+-- locked the sessions, it would wait for a worker's group while that worker waits for the sessions.
+UPDATE commonplace.job_groups g SET waiting = least(open.jobs, 1000), waiting_since = open.oldest, session_id = open.session_id
+FROM (SELECT team_id, project_id, session_key, count(*) AS jobs, min(created_at) AS oldest, (array_agg(session_id))[1] AS session_id
+    FROM commonplace.jobs WHERE status IN ('queued', 'processing') GROUP BY team_id, project_id, session_key) AS open
+WHERE g.team_id = open.team_id AND g.project_id = open.project_id AND g.session_key = open.session_key;
+
 -- Lanes, dead letters and service times, each read from an index alone.
 CREATE INDEX jobs_queued ON commonplace.jobs (source_type, run_after) WHERE status = 'queued';
 CREATE INDEX jobs_processing ON commonplace.jobs (source_type) WHERE status = 'processing';
@@ -70,6 +77,7 @@ CREATE TABLE commonplace.reservations (
     input_tokens  bigint NOT NULL CHECK (input_tokens >= 0),
     output_tokens bigint NOT NULL CHECK (output_tokens >= 0),
     cost_microusd bigint NOT NULL CHECK (cost_microusd >= 0),
+    place         integer NOT NULL DEFAULT 1,
     created_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (team_id, project_id, session_key),
     FOREIGN KEY (team_id, project_id, session_key)
@@ -124,17 +132,21 @@ CREATE TRIGGER lift_hold AFTER UPDATE ON commonplace.team_limits FOR EACH ROW
     EXECUTE FUNCTION commonplace.lift_hold();
 
 -- Every call and every request of a team adds to the same sums. Spread over eight rows, they seldom wait for each other's
--- commit; whoever reads adds them up. authenticate_v1 only has to name the new column in its ON CONFLICT.
+-- commit; whoever reads adds them up. authenticate_v1 only has to name the new column in its ON CONFLICT, and so does
+-- count_generation, for the workers of the version before, until 0007.
 ALTER TABLE commonplace.usage_counters ADD COLUMN shard smallint NOT NULL DEFAULT 0;
 ALTER TABLE commonplace.usage_counters ALTER COLUMN shard SET DEFAULT pg_backend_pid() % 8;
 DO $$
 DECLARE
     whole_key text := '(team_id, month, kind, project_id, key_id, model)';
     outdated text := (SELECT conname FROM pg_constraint WHERE conrelid = 'commonplace.usage_counters'::regclass AND contype = 'u');
+    counting oid;
 BEGIN
     EXECUTE format('ALTER TABLE commonplace.usage_counters DROP CONSTRAINT %I', outdated);
-    EXECUTE replace(pg_get_functiondef('commonplace.authenticate_v1(text)'::regprocedure), whole_key,
-        '(team_id, month, kind, project_id, key_id, model, shard)');
+    FOREACH counting IN ARRAY ARRAY['commonplace.authenticate_v1(text)'::regprocedure,
+            'commonplace.count_generation(uuid, uuid, uuid, jsonb, bigint)'::regprocedure] LOOP
+        EXECUTE replace(pg_get_functiondef(counting), whole_key, '(team_id, month, kind, project_id, key_id, model, shard)');
+    END LOOP;
 END
 $$;
 ALTER TABLE commonplace.usage_counters ADD CONSTRAINT usage_counters_key

@@ -11,12 +11,6 @@ CREATE UNIQUE INDEX sessions_identity ON commonplace.sessions (team_id, project_
 DROP INDEX commonplace.sessions_external;
 CREATE INDEX events_of_session ON commonplace.events (team_id, session_id, number) WHERE session_id IS NOT NULL;
 
--- What groups count that were queued before they counted.
-UPDATE commonplace.job_groups g SET waiting = least(open.jobs, 1000), waiting_since = open.oldest, session_id = open.session_id
-FROM (SELECT team_id, project_id, session_key, count(*) AS jobs, min(created_at) AS oldest, (array_agg(session_id))[1] AS session_id
-    FROM commonplace.jobs WHERE status IN ('queued', 'processing') GROUP BY team_id, project_id, session_key) AS open
-WHERE g.team_id = open.team_id AND g.project_id = open.project_id AND g.session_key = open.session_key;
-
 -- Adds p_added open jobs to a group, which is made where it is missing, and says when it may be claimed. Locks it; with
 -- p_added = 0 that is all. A leased group stays leased: its worker looks again when it lets go. A group that is due stays
 -- due: it has waited for its turn, and a policy takes back nothing.

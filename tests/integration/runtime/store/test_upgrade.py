@@ -1,0 +1,150 @@
+"""Workers of the version before go on while the schema of this one comes, and after it has come."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+
+from commonplace_runtime.embedded import EmbeddedPostgres
+from commonplace_runtime.ids import uuid7
+from commonplace_runtime.store import migrate
+from commonplace_runtime.store.pool import Pool, open_pool
+from tests.integration.runtime.worker.support import Tenant, make_tenant, until
+
+Claim = dict[str, Any]
+_MIGRATIONS = migrate.migrations
+
+
+async def bring_to(pool: Pool, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the migrations up to this one."""
+
+    def wanted() -> Sequence[migrate.Migration]:
+        return [migration for migration in _MIGRATIONS() if migration.version <= version]
+
+    monkeypatch.setattr(migrate, "migrations", wanted)
+    async with pool.acquire() as connection:
+        await migrate.create_roles(connection)
+        await migrate.apply_migrations(connection)
+
+
+@pytest.fixture
+async def old_pool(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
+    """A database at schema 4, reached as its superuser."""
+    connection = await asyncpg.connect(postgres.url())
+    try:
+        await connection.execute("CREATE DATABASE upgraded")
+        async with await open_pool(
+            postgres.url(database="upgraded"), size=5, connect_timeout=5, statement_timeout=60, application="t"
+        ) as pool:
+            await bring_to(pool, 4, monkeypatch)
+            yield pool
+    finally:
+        await connection.execute("DROP DATABASE IF EXISTS upgraded WITH (FORCE)")
+        await connection.close()
+
+
+async def put_old_event(pool: Pool, tenant: Tenant, session: str) -> None:
+    """An event and its job as schema 4 keeps them."""
+    place = (tenant.team_id, tenant.project_id, session)
+    event = uuid7()
+    await pool.execute(
+        "INSERT INTO commonplace.job_groups (team_id, project_id, session_key, available_at)"
+        " VALUES ($1, $2, $3, now())",
+        *place,
+    )
+    await pool.execute(
+        "INSERT INTO commonplace.events (id, team_id, project_id, source_adapter, idempotency_key, event_type, actor,"
+        " payload, occurred_at) VALUES ($1, $2, $3, 'hook', $4, 'x', 'human:ada', '{}', now())",
+        event,
+        *place,
+    )
+    await pool.execute(
+        "INSERT INTO commonplace.jobs (id, team_id, project_id, session_key, event_id, source_type, source_id,"
+        " job_type, actor) VALUES ($1, $2, $3, $4, $5, 'agent_event', $5, 'event', 'human:ada')",
+        uuid7(),
+        *place,
+        event,
+    )
+
+
+async def claim_as_before(pool: Pool) -> Claim | None:
+    """What the worker of the version before asks, in its words."""
+    claim: Claim | None = await pool.fetchval("SELECT commonplace.claim_v1('old'::text, 60, 30)")
+    return claim
+
+
+async def claim_one(pool: Pool) -> Claim:
+    claim = await claim_as_before(pool)
+    assert claim is not None
+    assert claim["jobs"]
+    return claim
+
+
+async def complete_as_before(pool: Pool, claim: Claim) -> str:
+    results = {
+        "provider": "anthropic",
+        "model": "m",
+        "inputTokens": 10,
+        "outputTokens": 10,
+        "jobs": [{"id": job["id"], "memories": []} for job in claim["jobs"]],
+    }
+    written = await pool.fetchval(
+        "SELECT commonplace.complete_jobs_v1($1::uuid, $2::uuid, $3, $4, $5)",
+        claim["team"]["id"],
+        claim["project"]["id"],
+        claim["sessionKey"],
+        claim["leaseToken"],
+        results,
+    )
+    outcome: str = written["outcome"]
+    return outcome
+
+
+async def tokens(pool: Pool, tenant: Tenant) -> int:
+    total: int = await pool.fetchval(
+        "SELECT sum(quantity)::bigint FROM commonplace.usage_counters WHERE team_id = $1 AND kind = 'tokens'",
+        tenant.team_id,
+    )
+    return total
+
+
+async def test_a_call_that_was_under_way_is_written_and_counted_at_every_step(
+    old_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await make_tenant(old_pool)
+    for version in (4, 5, 6, 7):
+        await put_old_event(old_pool, tenant, f"c:{version}")
+    claims = [await claim_one(old_pool) for _ in range(4)]
+
+    for place, claim in enumerate(claims, start=1):
+        assert await complete_as_before(old_pool, claim) == "written"
+        assert await tokens(old_pool, tenant) == 20 * place
+        await bring_to(old_pool, 4 + place, monkeypatch)
+
+
+async def test_a_worker_that_is_writing_lets_the_migrations_wait_not_fail(
+    old_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = await make_tenant(old_pool)
+    for session in ("c:1", "c:2"):
+        await put_old_event(old_pool, tenant, session)
+
+    for version in (5, 6):
+        claim = await claim_one(old_pool)
+        key = (claim["team"]["id"], claim["project"]["id"], claim["sessionKey"], claim["leaseToken"])
+        async with old_pool.acquire() as worker, worker.transaction():
+            await worker.fetchval("SELECT commonplace.hold_lease($1::uuid, $2::uuid, $3, $4)", *key)
+            migrating = asyncio.ensure_future(bring_to(old_pool, version, monkeypatch))
+
+            async def waits_or_is_done(task: "asyncio.Future[None]" = migrating) -> bool:
+                waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+                return task.done() or bool(await old_pool.fetchval(waiting))
+
+            await until(waits_or_is_done)
+            # What complete_jobs_v1 of the version before does last.
+            await worker.execute(
+                "UPDATE commonplace.sessions SET updated_at = now() WHERE team_id = $1", tenant.team_id
+            )
+        await migrating
