@@ -1,8 +1,6 @@
 """Jobs for people: /v1/jobs, /v1/teams/:id/jobs, /v1/projects/:id/jobs, and what may be done with one."""
 
 import re
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Annotated, Final
 
 from fastapi import Depends
@@ -11,6 +9,7 @@ from starlette.responses import Response
 
 from commonplace_runtime.domain.errors import NotFound, NotPermitted
 from commonplace_runtime.domain.models import Principal
+from commonplace_runtime.domain.moments import read_moment
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
 from commonplace_runtime.domain.wire import full_job, listed_job
@@ -152,11 +151,6 @@ def _text(text: str | None) -> str | None:
 
 
 def _moment(text: str | None) -> str | None:
-    """A moment in ISO 8601 or as in mail headers, UTC where it names no offset; None for anything else."""
-    for read in (datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            moment = read((text or "").strip())
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-        except (ValueError, OverflowError):
-            continue
-    return None
+    """A moment as `read_moment` knows it, for Postgres; None for anything else."""
+    moment = read_moment(text or "")
+    return None if moment is None else moment.isoformat()

@@ -143,6 +143,8 @@ async def test_lists_are_filtered(http: httpx2.AsyncClient, admin_pool: Pool) ->
     assert await ids("source_type=session_summary") == set()
     assert await ids("source_type=agent_event") == {waiting, throttled, poisoned}
     assert await ids("since=2020-01-01") == {waiting, throttled, poisoned}
+    for later in ("2999", "2999-11", "2999-11-21T10:30", "Nov 21, 2999", "11/21/2999"):
+        assert await ids(f"since={later}") == set(), later
     assert await ids("since=Wed, 01 Jan 2020 00:00:00 GMT") == {waiting, throttled, poisoned}
     assert await ids("since=2999-01-01T00:00:00Z") == set()
     assert await ids("since=0001-01-01T00:00:00%2B23:00") == {waiting, throttled, poisoned}, "no such moment: ignored"
