@@ -12,7 +12,7 @@ from commonplace_runtime.domain.models import Principal
 from commonplace_runtime.domain.moments import read_moment
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
-from commonplace_runtime.domain.wire import full_job, listed_job
+from commonplace_runtime.domain.wire import JobPage, full_job, listed_job
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
 from commonplace_runtime.entrypoints.http.security import needs
@@ -37,7 +37,7 @@ async def get_job(request: Request, principal: JobReader, job_id: str) -> Respon
 
 
 async def get_jobs(request: Request, principal: JobReader) -> Response:
-    """The jobs that the key reaches, newest first."""
+    """The jobs that the key reaches, newest first; none of a project that it does not reach."""
     asked = request.query_params
     with_payload = "payload" in [part.strip() for part in asked.get("include", "").split(",")]
     if with_payload and not Access.PAYLOADS.is_open_to(principal.scopes):
@@ -49,7 +49,11 @@ async def get_jobs(request: Request, principal: JobReader) -> Response:
         "classification": _text(asked.get("classification")),
     }
     query = _query(request, "jobs_list", project=asked.get("projectId") or None, wanted=wanted, payload=with_payload)
-    return await _listing(request, principal, query, {"requestId": request_id_of(request)})
+    try:
+        page = await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query)
+    except NotFound:  # a filter that nothing matches, unlike a path that leads nowhere
+        page = {"jobs": [], "total": 0}
+    return _listed(page, query, {"requestId": request_id_of(request)})
 
 
 async def get_team_jobs(request: Request, principal: JobReader, team_id: str) -> Response:
@@ -57,13 +61,15 @@ async def get_team_jobs(request: Request, principal: JobReader, team_id: str) ->
     if team_id.lower() not in (principal.team_id, principal.team_slug):
         raise NotFound("Team not found")
     status = {"status": _one_of(request.query_params.get("status"), _STATUSES)}
-    return await _listing(request, principal, _query(request, "team_jobs", project=None, wanted=status), {})
+    query = _query(request, "team_jobs", project=None, wanted=status)
+    return _listed(await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query), query, {})
 
 
 async def get_project_jobs(request: Request, principal: JobReader, project_id: str) -> Response:
     """The same of one project, by id or name; 404 where the key does not reach it."""
     status = {"status": _one_of(request.query_params.get("status"), _STATUSES)}
-    return await _listing(request, principal, _query(request, "project_jobs", project=project_id, wanted=status), {})
+    query = _query(request, "project_jobs", project=project_id, wanted=status)
+    return _listed(await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query), query, {})
 
 
 async def post_retry(request: Request, principal: JobOperator, job_id: str) -> Response:
@@ -129,8 +135,7 @@ def _query(request: Request, mode: str, *, project: str | None, wanted: Wanted, 
     )
 
 
-async def _listing(request: Request, principal: Principal, query: JobQuery, more: dict[str, str]) -> Response:
-    page = await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query)
+def _listed(page: JobPage, query: JobQuery, more: dict[str, str]) -> Response:
     listed = [listed_job(job) for job in page["jobs"]]
     return json_response({"jobs": listed, "total": page["total"], "limit": query.limit, "offset": query.offset, **more})
 
