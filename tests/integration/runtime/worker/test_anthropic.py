@@ -1,5 +1,6 @@
 """What is Claude's alone, and a model's call from a claim to its rows."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -10,7 +11,7 @@ from commonplace_runtime.llm.model import Endpoint
 from commonplace_runtime.llm.ports import Batch, GenerationFailed
 from commonplace_runtime.services.generate import run_group
 from commonplace_runtime.store.pool import Pool
-from tests.fakes.provider import KEY, Answer, FakeProvider, observations
+from tests.fakes.provider import KEY, Answer, FakeProvider, Status, observations
 from tests.integration.runtime.worker.support import make_tenant, memories, put_event, statuses, terms
 
 EVENT = SourceEvent(
@@ -45,6 +46,75 @@ async def test_events_that_do_not_fit_the_context_are_split() -> None:
             await generator(provider).generate(BATCH)
 
     assert caught.value.failure.kind == "splittable"
+
+
+def objection(message: str) -> Status:
+    return Status(code=400, kind="invalid_request_error", message=message)
+
+
+NO_EFFORT = objection("This model does not support the effort parameter.")
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        ("This model does not support the effort parameter.", {"thinking", "format"}),
+        ("output_config.effort: Extra inputs are not permitted", {"thinking", "format"}),
+        ("output_config.format: Extra inputs are not permitted", {"thinking", "effort"}),
+        ("output_config: Extra inputs are not permitted", {"thinking"}),
+        ('"thinking.type.disabled" is not supported for this model', {"effort", "format"}),
+    ],
+)
+async def test_what_the_model_does_not_know_is_left_out_from_then_on(message: str, sent: set[str]) -> None:
+    async with FakeProvider(objection(message)) as provider:
+        asked = generator(provider)
+        assert (await asked.generate(BATCH)).observations
+        await asked.generate(BATCH)
+
+    [_, *after] = [{"thinking"} & set(call.body) | set(call.body.get("output_config", {})) for call in provider.calls]
+    assert after == [sent, sent]
+
+
+async def test_a_model_that_objects_to_everything_is_asked_a_bounded_number_of_times() -> None:
+    everything = [objection(f"{name}: unexpected") for name in ("thinking", "effort", "json_schema", "output_config")]
+    async with FakeProvider(*everything) as provider:
+        with pytest.raises(GenerationFailed):
+            await generator(provider).generate(BATCH)
+
+    assert len(provider.calls) == 4
+
+
+async def test_calls_under_way_all_get_their_answer_when_the_first_meets_an_objection() -> None:
+    async with FakeProvider(NO_EFFORT, NO_EFFORT, NO_EFFORT) as provider:
+        asked = generator(provider)
+        made = await asyncio.gather(*(asked.generate(BATCH) for _ in range(3)))
+
+    assert all(generated.observations for generated in made)
+
+
+async def test_another_objection_changes_no_request() -> None:
+    async with FakeProvider(objection("messages.0: effort and thinking must not be empty")) as provider:
+        asked = generator(provider)
+        with pytest.raises(GenerationFailed):
+            await asked.generate(BATCH)
+        await asked.generate(BATCH)
+
+    assert [call.body["output_config"]["effort"] for call in provider.calls] == ["low", "low"]
+
+
+async def test_the_sdks_own_variables_have_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeProvider() as provider, FakeProvider() as other:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", other.url)
+        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "other")
+        monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Other: other\nAuthorization: Bearer other\nx-api-key: other")
+        await generator(provider).generate(BATCH)
+        own = AnthropicGenerator(Endpoint(model="m", api_key=KEY))
+
+    [call] = provider.calls
+    assert "other" not in call.headers.values()
+    assert call.headers["authorization"] == f"Bearer {KEY}"
+    assert own._client.base_url.host == "api.anthropic.com"
+    assert not other.calls
 
 
 @pytest.mark.parametrize("path", ["", "/v1"])
