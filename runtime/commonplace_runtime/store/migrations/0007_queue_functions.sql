@@ -164,12 +164,28 @@ END
 $$;
 
 -- The group to claim next, locked: of the first team after p_after that has due work, the one that waited longest.
-CREATE FUNCTION commonplace.next_group(p_after uuid) RETURNS SETOF commonplace.job_groups
+-- p_with_summaries false: none with a summary to write. From team to team it looks at one row of the index, however many
+-- groups wait for later; compared as rows, both columns bound the search, and no other index gives that order.
+CREATE FUNCTION commonplace.next_group(p_after uuid, p_with_summaries boolean) RETURNS SETOF commonplace.job_groups
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_sort = off SET enable_incremental_sort = off AS $$
+DECLARE
+    reached uuid := p_after;
+    earliest timestamptz;
 BEGIN
-    RETURN QUERY SELECT * FROM commonplace.job_groups WHERE team_id > p_after AND available_at <= now()
-        ORDER BY team_id, available_at LIMIT 1 FOR UPDATE SKIP LOCKED;
+    LOOP
+        SELECT team_id, available_at INTO reached, earliest FROM commonplace.job_groups
+            WHERE team_id > reached AND available_at IS NOT NULL ORDER BY team_id, available_at LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        CONTINUE WHEN earliest > now();
+        RETURN QUERY SELECT * FROM commonplace.job_groups g
+            WHERE (team_id, available_at) >= (reached, earliest) AND (team_id, available_at) <= (reached, now())
+                AND available_at IS NOT NULL AND (p_with_summaries OR NOT EXISTS (
+                    SELECT FROM commonplace.jobs j WHERE j.team_id = g.team_id AND j.project_id = g.project_id
+                        AND j.session_key = g.session_key AND j.status IN ('queued', 'processing') AND j.source_type = 'session_summary'))
+            ORDER BY team_id, available_at LIMIT 1 FOR UPDATE SKIP LOCKED;
+        EXIT WHEN FOUND;
+    END LOOP;
 END
 $$;
 
@@ -207,9 +223,11 @@ $$;
 -- nothing was due. While all of p_credentials are paused nothing is leased, and pausedSeconds says for how long.
 -- Teams take turns: the next after p_after that has due work, round and round, so that one team's backlog delays another's
 -- job by one turn. Within a team, the session that waited longest. Teams that are held or detached are passed over.
+-- p_credentials NULL: a worker of the version before asks. It knows neither turns, so it starts anywhere, nor summaries, which
+-- it would complete unwritten, so they are left to others.
 DROP FUNCTION commonplace.claim_v1(text, integer, integer);
 CREATE FUNCTION commonplace.claim_v1(p_worker text, p_lease_seconds integer, p_max_jobs integer,
-    p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000', p_credentials text[] DEFAULT '{}')
+    p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000', p_credentials text[] DEFAULT NULL)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     before_all constant uuid := '00000000-0000-0000-0000-000000000000';
@@ -232,8 +250,12 @@ BEGIN
         RETURN jsonb_build_object('expired', 0, 'paused', to_jsonb(paused), 'jobs', '[]'::jsonb,
             'pausedSeconds', extract(epoch FROM paused_until - now()));
     END IF;
+    IF p_credentials IS NULL THEN
+        SELECT id INTO reached FROM commonplace.teams ORDER BY random() LIMIT 1;
+        has_turned := false;
+    END IF;
     LOOP
-        SELECT * INTO found_group FROM commonplace.next_group(reached);
+        SELECT * INTO found_group FROM commonplace.next_group(reached, p_credentials IS NOT NULL);
         IF NOT FOUND THEN
             EXIT WHEN has_turned;
             has_turned := true;

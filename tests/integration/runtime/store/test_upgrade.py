@@ -11,7 +11,7 @@ from commonplace_runtime.embedded import EmbeddedPostgres
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store import migrate
 from commonplace_runtime.store.pool import Pool, open_pool
-from tests.integration.runtime.worker.support import Tenant, make_tenant, until
+from tests.integration.runtime.worker.support import Tenant, make_tenant, put_event, until
 
 Claim = dict[str, Any]
 _MIGRATIONS = migrate.migrations
@@ -148,3 +148,46 @@ async def test_a_worker_that_is_writing_lets_the_migrations_wait_not_fail(
                 "UPDATE commonplace.sessions SET updated_at = now() WHERE team_id = $1", tenant.team_id
             )
         await migrating
+
+
+async def test_a_worker_of_before_leaves_summaries_to_those_who_can_write_them(
+    old_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bring_to(old_pool, 8, monkeypatch)
+    tenant = await make_tenant(old_pool)
+    session = uuid7()
+    await old_pool.fetchval(
+        "SELECT commonplace.start_session_v1($1, $2, $3, 'human:ada', 'r', $4)",
+        tenant.team_id,
+        tenant.key_id,
+        tenant.project_id,
+        {"id": str(session), "identity": "i", "metadata": {}, "contentSessionId": "S"},
+    )
+    await old_pool.fetchval(
+        "SELECT commonplace.end_session_v1($1, $2, $3, 'human:ada', 'r', $4, $5)",
+        tenant.team_id,
+        tenant.key_id,
+        tenant.project_id,
+        str(session),
+        uuid7(),
+    )
+    await put_event(old_pool, tenant, session="c:other")
+
+    assert (await claim_one(old_pool))["sessionKey"] == "c:other"
+    assert await claim_as_before(old_pool) is None
+    told = await old_pool.fetchval("SELECT commonplace.claim_v1('new', 60, 30, $1, '{}')", tenant.team_id)
+    assert [job["sourceType"] for job in told["jobs"]] == ["session_summary"]
+
+
+async def test_a_worker_of_before_does_not_serve_the_first_team_alone(
+    old_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bring_to(old_pool, 8, monkeypatch)
+    first, second = sorted([await make_tenant(old_pool) for _ in range(2)], key=lambda tenant: tenant.team_id)
+    for number in range(100):
+        await put_event(old_pool, first, session=f"c:{number}")
+    await put_event(old_pool, second, session="c:single")
+
+    served = [(await claim_one(old_pool))["team"]["id"] for _ in range(100)]
+
+    assert str(second.team_id) in served
