@@ -1,7 +1,7 @@
 """Jobs for people: /v1/jobs, /v1/teams/:id/jobs, /v1/projects/:id/jobs, and what may be done with one."""
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -10,6 +10,7 @@ from starlette.responses import Response
 from commonplace_runtime.domain.errors import NotFound, NotPermitted
 from commonplace_runtime.domain.models import Principal
 from commonplace_runtime.domain.moments import read_moment
+from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
 from commonplace_runtime.domain.wire import JobPage, full_job, listed_job
@@ -27,6 +28,7 @@ JobOperator = Annotated[Principal, Depends(needs(Access.WRITE))]
 _STATUSES: Final = ("queued", "processing", "completed", "failed", "cancelled")
 _SOURCE_TYPES: Final = ("agent_event", "session_summary", "observation_reindex")
 _LIMITS: Final = (50, 200)
+_NAME_CHARACTERS: Final = 200
 _WHOLE_NUMBER: Final = re.compile(r"\s*([+-]?[0-9]{1,15})")
 
 
@@ -48,7 +50,7 @@ async def get_jobs(request: Request, principal: JobReader) -> Response:
         "since": _moment(asked.get("since")),
         "classification": _text(asked.get("classification")),
     }
-    query = _query(request, "jobs_list", project=asked.get("projectId") or None, wanted=wanted, payload=with_payload)
+    query = _query(request, "jobs_list", project=_text(asked.get("projectId")), wanted=wanted, payload=with_payload)
     try:
         page = await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query)
     except NotFound:  # a filter that nothing matches, unlike a path that leads nowhere
@@ -151,8 +153,14 @@ def _one_of(text: str | None, known: tuple[str, ...]) -> str | None:
 
 
 def _text(text: str | None) -> str | None:
-    """A text that Postgres can compare with; JSON and its own texts hold no NUL."""
-    return text.replace("\0", "\ufffd") if text else None
+    """
+    A name as Postgres can compare and audit may keep it: cleaned like an event.
+
+    One that is longer than any name becomes one that nothing has.
+    """
+    if not text:
+        return None
+    return cast("str", redact(text).value) if len(text) <= _NAME_CHARACTERS else "\ufffd"
 
 
 def _moment(text: str | None) -> str | None:

@@ -507,6 +507,41 @@ async def test_a_bulk_retry_that_is_not_understood_does_nothing(
     assert (await job_row(admin_pool, job_id))["status"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (rb'{"classification": "a\ud800\u0000b"}', 200),
+        (rb'{"projectId": "a\udfffb"}', 404),
+        (rb'{"since": "\ud800"}', 400),
+        (rb'{"status": "\ud800"}', 400),
+    ],
+)
+async def test_what_postgres_cannot_hold_is_no_name(
+    http: httpx2.AsyncClient, admin_pool: Pool, asked: bytes, status: int
+) -> None:
+    _team, key = await tenant(admin_pool)
+    job_id = await put(http, key)
+    await end(admin_pool, job_id, "failed")
+    headers = key.headers | {"Content-Type": "application/json"}
+    answer = await http.post("/v1/jobs/retry", content=asked, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert (await job_row(admin_pool, job_id))["status"] == "failed"
+
+
+async def test_no_secret_of_a_filter_is_audited(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    _team, key = await tenant(admin_pool)
+    secret = "sk-ant-api03-" + "aB3" * 30
+    assert (await http.get(f"/v1/jobs?classification={secret}", headers=key.headers)).status_code == 200
+    await http.post("/v1/jobs/retry", json={"classification": f"{secret} {'x' * 10_000}"}, headers=key.headers)
+    noted = [
+        row["details"]["classification"]
+        for action in ("observation.read", "generation_jobs.retried_by_operator")
+        for row in await audits(admin_pool, action)
+    ]
+    assert len(noted) == 2
+    assert all(secret not in text and len(text) < 300 for text in noted)
+
+
 async def test_retries_cancels_and_captures_of_one_session_do_not_block_each_other(
     http: httpx2.AsyncClient, admin_pool: Pool
 ) -> None:
