@@ -27,6 +27,7 @@ from commonplace_runtime.llm.build import build_generator
 from commonplace_runtime.llm.ports import Generator
 from commonplace_runtime.services.generate import Outcome, Terms, run_group
 from commonplace_runtime.services.housekeeping import keep_house
+from commonplace_runtime.services.slots import CallSlots
 from commonplace_runtime.services.readiness import readiness
 from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings
 from commonplace_runtime.store.pool import Pool, open_pool_patiently
@@ -86,7 +87,11 @@ class Worker:
     async def run(self) -> None:
         """Until `stop` is set and every loop has ended or handed its jobs back."""
         async with asyncio.TaskGroup() as tasks:
-            loops = [tasks.create_task(self._claim_loop()) for _ in range(self._settings.worker_concurrency)]
+            # Half as many again write results and claim while all slots are busy with calls.
+            loops = [
+                tasks.create_task(self._claim_loop())
+                for _ in range(self._settings.worker_concurrency + self._settings.worker_concurrency // 2)
+            ]
             helpers = [tasks.create_task(self._poll()), tasks.create_task(self._keep_house())]
             if self._settings.redis_url is not None:
                 url = self._settings.redis_url.get_secret_value()
@@ -108,6 +113,9 @@ class Worker:
             if (pause := self._paused_until - monotonic()) > 0:
                 await self._sleep(pause)
                 continue
+            await self._terms.slots.room()
+            if self._stop.is_set():
+                return
             try:
                 outcome = await run_group(self._pool, self._generator, self._terms, on_claim=self._bell.ring)
             except Unavailable as error:
@@ -232,7 +240,10 @@ async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -
         return
     name = f"{socket.gethostname()}-{os.getpid()}"
     terms = Terms(
-        worker=name, lease_seconds=settings.worker_lease_seconds, price=partial(cost_microusd, prices=settings.prices)
+        slots=CallSlots(settings.worker_concurrency),
+        worker=name,
+        lease_seconds=settings.worker_lease_seconds,
+        price=partial(cost_microusd, prices=settings.prices),
     )
     try:
         await _wait_for_schema(pool, stop)

@@ -6,7 +6,7 @@ from typing import Final
 
 from commonplace_runtime.domain.observations import Generated, SourceEvent
 from commonplace_runtime.domain.retry import Failure, FailureKind, pause_seconds
-from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed, Generator
+from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed, Generator, MayCall
 
 _FINAL: Final[frozenset[FailureKind]] = frozenset({"poison", "splittable"})
 """The fault is the batch's: it is for the worker to halve it."""
@@ -61,7 +61,9 @@ class ChainedGenerator:
         """Of the first call; what a failed one used is counted after it."""
         return self._first.estimate(batch)
 
-    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
+    async def generate(
+        self, batch: Batch, *, avoid: Collection[str] = (), may_call: MayCall | None = None
+    ) -> Generated:
         """
         The first answer that can be used, with the failures before it in `earlier`.
 
@@ -76,6 +78,8 @@ class ChainedGenerator:
             before = None
             if closed.issuperset(step.generator.credentials):
                 continue
+            if failures and may_call is not None and not await may_call(step.generator.estimate(batch), failures):
+                break
             try:
                 generated = await step.generator.generate(batch)
             except GenerationFailed as error:

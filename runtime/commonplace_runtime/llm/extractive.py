@@ -7,7 +7,7 @@ from typing import Final
 from commonplace_runtime.domain.extractive_rules import observe
 from commonplace_runtime.domain.extractive_summary import summarise
 from commonplace_runtime.domain.observations import Generated, SourceEvent
-from commonplace_runtime.llm.ports import Batch, Estimate
+from commonplace_runtime.llm.ports import Batch, Estimate, MayCall
 
 BATCH_EVENTS: Final = 30
 
@@ -28,7 +28,9 @@ class ExtractiveGenerator:
         """Rules cost nothing."""
         return None
 
-    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
+    async def generate(
+        self, batch: Batch, *, avoid: Collection[str] = (), may_call: MayCall | None = None
+    ) -> Generated:
         """Never fails: an event that no rule understands gives nothing."""
         # In a thread: an agent's megabyte takes its time, and the leases of other sessions need the event loop.
         return await asyncio.to_thread(self._generated, batch)

@@ -11,7 +11,7 @@ from commonplace_runtime.domain import extraction
 from commonplace_runtime.domain.observations import Generated, SourceEvent
 from commonplace_runtime.domain.payloads import is_heavy
 from commonplace_runtime.domain.retry import Failure, FailureKind
-from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed
+from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed, MayCall
 from commonplace_runtime.llm.refusals import CallFailed
 
 MAX_TOKENS: Final = 4096
@@ -86,7 +86,9 @@ class ModelGenerator(ABC):
             output_tokens=MAX_TOKENS,
         )
 
-    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
+    async def generate(
+        self, batch: Batch, *, avoid: Collection[str] = (), may_call: MayCall | None = None
+    ) -> Generated:
         """One call. Whom to avoid is the chain's business. Raises GenerationFailed."""
         if is_heavy([one.payload for event in batch.events for one in event.shown]):
             # In a thread: cleaning megabytes takes its time, and the leases of other sessions need the event loop.

@@ -1,8 +1,8 @@
 """What the worker asks of a generator, whoever it is."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from commonplace_runtime.domain.observations import Generated, SessionSummary, SourceEvent
 from commonplace_runtime.domain.retry import Failure
@@ -45,6 +45,10 @@ class Estimate:
     output_tokens: int
 
 
+MayCall: TypeAlias = Callable[[Estimate | None, Sequence[Failure]], Awaitable[bool]]
+"""Whether one more call may be made, after those that failed; asked before each but the first."""
+
+
 class Generator(Protocol):
     """Turns a batch of events into observations. Safe to use from many tasks at once."""
 
@@ -71,9 +75,11 @@ class Generator(Protocol):
         """For a budget; None where calls cost nothing."""
         ...
 
-    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
+    async def generate(
+        self, batch: Batch, *, avoid: Collection[str] = (), may_call: MayCall | None = None
+    ) -> Generated:
         """
-        Bounded in time. avoid: credentials that are paused now.
+        Bounded in time. avoid: credentials that are paused now. may_call None: nobody needs to be asked.
 
         Raises GenerationFailed and nothing else.
         """

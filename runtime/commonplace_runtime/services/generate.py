@@ -22,10 +22,11 @@ from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.observations import Generated
 from commonplace_runtime.domain.payloads import is_heavy
 from commonplace_runtime.domain.retry import Failure, GiveUp, RetryAt, Split, decide, error_of, pause_seconds
-from commonplace_runtime.llm.ports import Batch, GenerationFailed, Generator
+from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed, Generator
 from commonplace_runtime.observability import JOBS, JOBS_RUNNING, MODEL_CALLS, MODEL_SECONDS, MODEL_TOKENS
 from commonplace_runtime.services.portion import Portion, portion_of
 from commonplace_runtime.services.results import Price, results_of, spent_on, storable, summary_of, without_call
+from commonplace_runtime.services.slots import CallSlots
 from commonplace_runtime.store import jobs as store
 from commonplace_runtime.store.jobs import Claimed, ClaimedJob, Lease
 from commonplace_runtime.store.pool import Pool
@@ -68,6 +69,7 @@ class Terms:
     price: Price
     lease_seconds: float = 60.0
     max_jobs: int = MAX_JOBS
+    slots: CallSlots = field(default_factory=lambda: CallSlots(1000))
     turn: Turn = field(default_factory=Turn)
     jitter: Callable[[], float] = field(default=random.random)
 
@@ -130,29 +132,30 @@ class _Work:
         self._claimed = claimed
         self._paused = paused
         self._spent: list[Failure] = []
-        self._is_reserved = False
+        self._settled: list[Failure] = []
+        self._reservations = 0
+        self._refused: Outcome | None = None
+        self._started = self._kept = monotonic()
 
     async def see_through(self) -> Outcome:
         condensed, size = await self._condensed(fold_runs=self._generator.folds_runs)
         while True:
             portion = portion_of(self._claimed.jobs, condensed, size)
             batch = self._batch(portion)
-            seconds: float | None = None
             answer: Generated | Failure | None
             if batch is None:
                 answer = without_call(self._claimed.state, self._generator.provider)
             else:
-                if (refused := await self._reserve(batch, portion)) is not None:
-                    return refused
-                started = monotonic()
-                answer = await self._call_under_lease(batch)
-                seconds = monotonic() - started
+                estimate = self._generator.estimate(batch)
+                answer = await self._call_under_lease(batch) if await self._may_call(estimate, self._spent) else None
+            if self._refused is not None:
+                return self._refused
             if answer is None:
                 JOBS.labels("lost").inc(len(portion.jobs))
                 log.warning("lease_lost", jobs=len(portion.jobs))
                 return Outcome(kind="lost", jobs=len(portion.jobs))
             if isinstance(answer, Generated):
-                written = await self._write_results(portion, answer, seconds)
+                written = await self._write_results(portion, answer, called=batch is not None)
                 if isinstance(written, Outcome):
                     return written
                 answer = written
@@ -203,17 +206,17 @@ class _Work:
             closes_session=closes,
         )
 
-    async def _reserve(self, batch: Batch, portion: Portion) -> Outcome | None:
+    async def _may_call(self, estimate: Estimate | None, spent: Sequence[Failure]) -> bool:
         """
-        None: the call may be made. Otherwise how the turn ended.
+        Whether the budget has room for one more call; asked before each. `spent`: the turn's calls so far.
 
-        Once a turn: what follows a split shows fewer events, in at most one prompt's room.
+        What those used is counted along with the question. False: `_refused` says how the turn ended.
         """
-        is_needed = self._claimed.limited and not self._is_reserved
-        estimate = self._generator.estimate(batch) if is_needed else None
-        if estimate is None:
-            return None
-        payer = portion.jobs[0].key_id
+        if estimate is None or not self._claimed.limited:
+            return True
+        unsettled = [one for one in spent if not any(one is settled for settled in self._settled)]
+        self._reservations += 1
+        payer = self._claimed.jobs[0].key_id
         call = {
             "provider": estimate.provider,
             "model": estimate.model,
@@ -221,36 +224,64 @@ class _Work:
             "outputTokens": estimate.output_tokens,
             "costMicrousd": self._terms.price(estimate.model, estimate.input_tokens, estimate.output_tokens),
             "keyId": str(payer) if payer else None,
+            "place": self._reservations,
+            "spent": spent_on(unsettled, self._terms.price),
+            "leaseSeconds": self._terms.whole_lease_seconds,
         }
         answer = await _patiently(self._terms, lambda: store.reserve(self._pool, self._claimed.lease, call))
+        if answer is not None and answer["outcome"] != "lease_lost":
+            self._settled += unsettled
         if answer is not None and answer["outcome"] == "granted":
-            self._is_reserved = True
-            return None
+            self._kept = monotonic()
+            return True
+        jobs = len(self._claimed.jobs)
         if answer is None or answer["outcome"] == "lease_lost":
-            JOBS.labels("lost").inc(len(self._claimed.jobs))
-            return Outcome(kind="lost", jobs=len(self._claimed.jobs))
-        JOBS.labels("held").inc(len(self._claimed.jobs))
+            JOBS.labels("lost").inc(jobs)
+            self._refused = Outcome(kind="lost", jobs=jobs)
+            return False
+        JOBS.labels("held").inc(jobs)
         log.info("team_held", team=str(self._claimed.lease.team_id), reason=answer["reason"], until=answer["heldUntil"])
-        return Outcome(kind="held", jobs=len(self._claimed.jobs))
+        self._refused = Outcome(kind="held", jobs=jobs)
+        return False
+
+    def _unsettled(self, *answers: Generated | Failure) -> Sequence[Mapping[str, Any]]:
+        """`spent` of the turn's calls that were not counted along with a reservation."""
+        counted = [one for one in (*self._spent, *answers) if not any(one is settled for settled in self._settled)]
+        return spent_on(counted, self._terms.price)
 
     async def _call_under_lease(self, batch: Batch) -> Generated | Failure | None:
         """The generator's answer, or None when the lease was lost while it worked."""
         answer: Generated | Failure | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                heartbeat = tasks.create_task(_keep_lease(self._pool, self._terms, self._claimed.lease))
+                heartbeat = tasks.create_task(self._keep_lease())
                 answer = await self._call(batch)
                 heartbeat.cancel()
         except* _LeaseLost:
             answer = None
         return answer
 
+    async def _keep_lease(self) -> None:
+        """Extend the lease at each third of its length, counted over all calls of the turn. Raises _LeaseLost."""
+        while True:
+            await asyncio.sleep(self._kept + self._terms.lease_seconds / 3 - monotonic())
+            self._kept = monotonic()
+            try:
+                if not await store.extend_lease(
+                    self._pool, self._claimed.lease, lease_seconds=self._terms.whole_lease_seconds
+                ):
+                    raise _LeaseLost
+            except Unavailable as error:
+                # The call goes on: if nobody claimed the session meanwhile, its results are still welcome.
+                log.warning("heartbeat_failed", reason=error.message)
+
     async def _call(self, batch: Batch) -> Generated | Failure:
         started = monotonic()
         answer: Generated | Failure
         earlier: Sequence[Failure]
         try:
-            answer = await self._generator.generate(batch, avoid=self._paused)
+            async with self._terms.slots.taken():
+                answer = await self._generator.generate(batch, avoid=self._paused, may_call=self._may_call)
             earlier = answer.earlier
         except GenerationFailed as error:
             answer, earlier = error.failure, error.earlier
@@ -279,10 +310,10 @@ class _Work:
         except Unavailable as error:
             log.warning("pause_not_noted", reason=error.message)
 
-    async def _write_results(self, portion: Portion, generated: Generated, seconds: float | None) -> Outcome | Failure:
+    async def _write_results(self, portion: Portion, generated: Generated, *, called: bool) -> Outcome | Failure:
         """How the turn ended, or why the database will never take these results."""
         try:
-            spent = spent_on([*self._spent, generated], self._terms.price)
+            spent, seconds = self._unsettled(generated), monotonic() - self._started
             make = partial(results_of, self._claimed, portion, generated, spent=spent, seconds=seconds)
             # Observations are bounded each; many of them take milliseconds to clean.
             results = make() if len(generated.observations) <= _FEW else await asyncio.to_thread(make)
@@ -308,7 +339,7 @@ class _Work:
             jobs=written["jobs"],
             memories=written["memories"],
             provider=generated.provider,
-            called=seconds is not None,
+            called=called,
             skipped=len(portion.skipped),
         )
         return Outcome(kind="completed", jobs=written["jobs"], memories=written["memories"])
@@ -321,7 +352,7 @@ class _Work:
         failures = {
             "provider": last.provider,
             "model": storable(last.model),
-            "spent": spent_on(self._spent, self._terms.price),
+            "spent": self._unsettled(),
             "jobs": [{"id": str(job.id), **verdict} for job in _blamed(portion)],
         }
         written = await _patiently(self._terms, lambda: store.fail(self._pool, self._claimed.lease, failures))
@@ -360,18 +391,6 @@ def _count(answer: Generated | Failure, provider: str) -> None:
 
 class _LeaseLost(Exception):
     """Somebody else may hold the session now."""
-
-
-async def _keep_lease(pool: Pool, terms: Terms, lease: Lease) -> None:
-    """Extend the lease at a third of its length for ever. Raises _LeaseLost."""
-    while True:
-        await asyncio.sleep(terms.lease_seconds / 3)
-        try:
-            if not await store.extend_lease(pool, lease, lease_seconds=terms.whole_lease_seconds):
-                raise _LeaseLost
-        except Unavailable as error:
-            # The call goes on: if nobody claimed the session meanwhile, its results are still welcome.
-            log.warning("heartbeat_failed", reason=error.message)
 
 
 async def _patiently(terms: Terms, write: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:

@@ -64,12 +64,12 @@ def results_of(
     generated: Generated,
     *,
     spent: Sequence[Mapping[str, Any]],
-    seconds: float | None,
+    seconds: float,
 ) -> dict[str, Any]:
     """
     What `complete_jobs_v1` takes. A memory belongs to the job of the first event that it cites.
 
-    seconds: how long the call took; None where there was none.
+    seconds: how long the worker was busy with it, from the claim on.
     """
     memories: dict[UUID, list[dict[str, Any]]] = {job.id: [] for job in portion.jobs}
     recent = list(claimed.recent)

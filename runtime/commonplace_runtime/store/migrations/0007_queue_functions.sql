@@ -4,53 +4,6 @@
 -- a queue is empty one minute and has a million rows the next: so the planner may not read whole tables (SET enable_…), and
 -- plans once for a connection.
 
--- Give the group back, with p_state for its next call (NULL: as it was). The caller holds its row lock, so every ingest
--- into it has either committed, and the fresh snapshot of this statement sees its job, or comes later and wakes the group.
--- The oldest open job decides: while it waits for its retry, younger ones of the session wait behind it.
-CREATE FUNCTION commonplace.let_go(p_team_id uuid, p_project_id uuid, p_session_key text, p_state jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    team commonplace.teams;
-    oldest commonplace.jobs;
-    newest_at timestamptz;
-    open_jobs integer := 0;
-    due timestamptz;
-BEGIN
-    SELECT * INTO oldest FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
-        AND session_key = p_session_key AND status IN ('queued', 'processing') ORDER BY number LIMIT 1;
-    IF FOUND THEN
-        SELECT count(*) INTO open_jobs FROM (SELECT FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
-            AND session_key = p_session_key AND status IN ('queued', 'processing') LIMIT 1000) AS open;
-        IF oldest.status = 'processing' THEN
-            due := now();
-        ELSIF oldest.attempts > 0 OR oldest.last_error IS NOT NULL THEN
-            due := oldest.run_after;
-        ELSE
-            SELECT * INTO team FROM commonplace.teams WHERE id = p_team_id;
-            SELECT created_at INTO newest_at FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
-                AND session_key = p_session_key AND status IN ('queued', 'processing') ORDER BY number DESC LIMIT 1;
-            due := CASE
-                WHEN team.generation_mode = 'per-event' OR p_session_key LIKE 'e:%' THEN now()
-                -- An end lets everything go that came before it.
-                WHEN EXISTS (SELECT FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
-                    AND session_key = p_session_key AND status = 'queued' AND source_type = 'session_summary') THEN now()
-                WHEN EXISTS (SELECT FROM commonplace.sessions WHERE team_id = p_team_id AND id = oldest.session_id
-                    AND ended_at >= newest_at) THEN now()
-                ELSE commonplace.policy_due(team.generation_mode, team.generation_window_seconds, open_jobs,
-                    oldest.created_at, newest_at) END;
-        END IF;
-    END IF;
-    UPDATE commonplace.job_groups SET lease_until = NULL, leased_by = NULL, available_at = due, waiting = open_jobs,
-        waiting_since = oldest.created_at, state = coalesce(p_state, state)
-    WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
-END
-$$;
-
-CREATE OR REPLACE FUNCTION commonplace.free_group(p_team_id uuid, p_project_id uuid, p_session_key text) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
-AS 'SELECT commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL)';
-
 -- The call is over and its true figures are counted elsewhere; or nobody knows what it used, and the estimate counts.
 -- Under the budget's lock, so that nobody is refused for a call that has just ended.
 CREATE FUNCTION commonplace.end_reservation(p_team_id uuid, p_project_id uuid, p_session_key text, p_is_settled boolean) RETURNS void
@@ -74,8 +27,9 @@ END
 $$;
 
 -- Sets what a call may cost aside, where the team has a budget. p_call: {"provider", "model", "inputTokens", "outputTokens",
--- "costMicrousd", "keyId"}. Returns {"outcome": granted|held|lease_lost, "reason", "heldUntil"}. Held: the jobs are back in
--- the queue, the attempt uncounted, and nothing of the team is claimed until then.
+-- "costMicrousd", "keyId", "place": of the call in its turn, from 1, "spent": what the calls before it used, "leaseSeconds": for
+-- which the lease is kept where granted}. Returns {"outcome": granted|held|lease_lost, "reason", "heldUntil"}. Held: the jobs are
+-- back in the queue, the attempt uncounted, and nothing of the team is claimed until then.
 CREATE FUNCTION commonplace.reserve_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint, p_call jsonb)
 RETURNS jsonb LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -95,6 +49,11 @@ BEGIN
     PERFORM commonplace.end_reservation(p_team_id, r.project_id, r.session_key, false)
         FROM commonplace.reservations r JOIN commonplace.job_groups g USING (team_id, project_id, session_key)
         WHERE r.team_id = p_team_id AND (g.lease_until > now()) IS NOT TRUE AND (r.project_id, r.session_key) <> (p_project_id, p_session_key);
+    -- Asked again, because a permit's answer was lost: what was spent is counted.
+    IF NOT EXISTS (SELECT FROM commonplace.reservations WHERE team_id = p_team_id AND project_id = p_project_id
+            AND session_key = p_session_key AND place >= (p_call ->> 'place')::integer) THEN
+        PERFORM commonplace.count_spent(p_team_id, p_project_id, (p_call ->> 'keyId')::uuid, coalesce(p_call -> 'spent', '[]'), '', 0);
+    END IF;
     SELECT coalesce(sum(quantity) FILTER (WHERE kind = 'tokens'), 0), coalesce(sum(quantity) FILTER (WHERE kind = 'cost_microusd'), 0)
         INTO spent_tokens, spent_cost FROM commonplace.usage_counters
         WHERE team_id = p_team_id AND month = this_month AND kind IN ('tokens', 'cost_microusd');
@@ -105,12 +64,17 @@ BEGIN
         CROSS JOIN LATERAL commonplace.budget_verdict(l, spent_tokens, spent_cost, aside.tokens, aside.cost, now()) AS v;
     IF verdict.refusal IS NULL THEN
         INSERT INTO commonplace.reservations (team_id, project_id, session_key, key_id, provider, model, input_tokens, output_tokens,
-            cost_microusd)
+            cost_microusd, place)
         VALUES (p_team_id, p_project_id, p_session_key, (p_call ->> 'keyId')::uuid, p_call ->> 'provider', p_call ->> 'model',
-            (p_call ->> 'inputTokens')::bigint, (p_call ->> 'outputTokens')::bigint, (p_call ->> 'costMicrousd')::bigint)
+            (p_call ->> 'inputTokens')::bigint, (p_call ->> 'outputTokens')::bigint, (p_call ->> 'costMicrousd')::bigint,
+            coalesce((p_call ->> 'place')::integer, 1))
         ON CONFLICT (team_id, project_id, session_key) DO UPDATE SET key_id = excluded.key_id, provider = excluded.provider,
             model = excluded.model, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
-            cost_microusd = excluded.cost_microusd, created_at = now();
+            cost_microusd = excluded.cost_microusd, place = excluded.place, created_at = now();
+        -- The call begins with a whole lease: one that ran out meanwhile, unclaimed, is ours again.
+        UPDATE commonplace.job_groups SET lease_until = now() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer),
+            available_at = now() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer)
+        WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key AND p_call ? 'leaseSeconds';
         RETURN jsonb_build_object('outcome', 'granted');
     END IF;
     INSERT INTO commonplace.team_holds AS h (team_id, held_until, reason) VALUES (p_team_id, verdict.until, verdict.refusal)
@@ -121,6 +85,7 @@ BEGIN
         VALUES (p_team_id, 'system:budget', 'generation.held', 'team', p_team_id::text, jsonb_build_object('reason', verdict.refusal,
             'heldUntil', verdict.until, 'tokens', spent_tokens, 'costMicrousd', spent_cost));
     END IF;
+    DELETE FROM commonplace.reservations WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
     PERFORM commonplace.hand_back(p_team_id, p_project_id, p_session_key);
     PERFORM commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL);
     RETURN jsonb_build_object('outcome', 'held', 'reason', verdict.refusal, 'heldUntil', verdict.until);
@@ -492,20 +457,7 @@ $$;
 -- Of the version before; nothing calls it any more.
 DROP FUNCTION commonplace.count_generation(uuid, uuid, uuid, jsonb, bigint);
 
--- Who leaves a policy of waiting does not wait for it once more.
-CREATE FUNCTION commonplace.release_waiting() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    UPDATE commonplace.job_groups SET available_at = now()
-        WHERE team_id = NEW.id AND available_at > now() AND lease_until IS NULL;
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER release_waiting AFTER UPDATE OF generation_mode ON commonplace.teams FOR EACH ROW
-    WHEN (OLD.generation_mode <> 'per-event' AND NEW.generation_mode = 'per-event')
-    EXECUTE FUNCTION commonplace.release_waiting();
-
 GRANT EXECUTE ON FUNCTION
-    commonplace.let_go(uuid, uuid, text, jsonb),
     commonplace.end_reservation(uuid, uuid, text, boolean),
     commonplace.reserve_v1(uuid, uuid, text, bigint, jsonb),
     commonplace.claim_v1(text, integer, integer, uuid, text[])

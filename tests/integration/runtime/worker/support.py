@@ -11,7 +11,7 @@ from uuid import UUID
 from commonplace_runtime.domain.observations import Generated, Observation, SourceEvent
 from commonplace_runtime.entrypoints.worker import run_worker
 from commonplace_runtime.ids import uuid7
-from commonplace_runtime.llm.ports import Batch, Estimate
+from commonplace_runtime.llm.ports import Batch, Estimate, MayCall
 from commonplace_runtime.services.generate import Terms
 from commonplace_runtime.settings import Settings, load_settings
 from commonplace_runtime.store import jobs as store
@@ -176,7 +176,9 @@ class ScriptedGenerator:
     def estimate(self, batch: Batch) -> Estimate | None:
         return Estimate(provider="scripted", model="scripted-1", input_tokens=100 * len(batch.events), output_tokens=50)
 
-    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
+    async def generate(
+        self, batch: Batch, *, avoid: Collection[str] = (), may_call: MayCall | None = None
+    ) -> Generated:
         self.avoided = set(avoid)
         self.batches.append([event.payload for event in batch.events])
         self.called.set()

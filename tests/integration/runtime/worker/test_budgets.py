@@ -12,6 +12,7 @@ import pytest
 from commonplace_runtime.domain.observations import Generated
 from commonplace_runtime.domain.retry import Failure, FailureKind
 from commonplace_runtime.ids import uuid7
+from commonplace_runtime.llm.chain import ChainedGenerator, Step
 from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed
 from commonplace_runtime.services.generate import Terms, run_group
 from commonplace_runtime.store import jobs as store
@@ -559,6 +560,49 @@ async def test_a_batch_taken_apart_counts_every_one_of_its_calls(admin_pool: Poo
     assert [len(batch) for batch in generator.batches] == [4, 2, 1]
     figures = await spent(admin_pool, tenant)
     assert (figures["model_calls"], figures["tokens"]) == (3, 10 + 10 + CALL_TOKENS)
+
+
+async def test_a_batch_taken_apart_asks_before_every_one_of_its_calls(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=1000)
+    puts = [await put_event(admin_pool, tenant, payload=word) for word in ("a", "b", "c", "d")]
+
+    def refuse(_: Batch) -> Generated:
+        failure = Failure(kind="refusal", reason="told to", provider="scripted", model="scripted-1", input_tokens=600)
+        raise GenerationFailed(failure)
+
+    generator = ScriptedGenerator(refuse)
+    outcome = await run_group(runtime_pool, generator, terms())
+
+    assert (outcome.kind, len(generator.batches)) == ("held", 2)
+    used = await admin_pool.fetchval("SELECT sum(quantity) FROM commonplace.usage_counters WHERE kind = 'tokens'")
+    assert used == 1200
+    assert await statuses(admin_pool, puts) == ["queued"] * 4
+    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.reservations") == 0
+
+
+async def test_a_chain_asks_before_it_goes_on(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=500)
+    put = await put_event(admin_pool, tenant)
+
+    def spoil(_: Batch) -> Generated:
+        failure = Failure(
+            kind="invalid_output", reason="told to", provider="scripted", model="scripted-1", input_tokens=600
+        )
+        raise GenerationFailed(failure)
+
+    first, stronger = ScriptedGenerator(spoil), ScriptedGenerator()
+    chain = ChainedGenerator([Step(generator=first), Step(generator=stronger, is_stronger=True)])
+    outcome = await run_group(runtime_pool, chain, terms())
+
+    assert (outcome.kind, len(first.batches), len(stronger.batches)) == ("held", 1, 0)
+    assert await statuses(admin_pool, [put]) == ["queued"]
+    await limit(admin_pool, tenant, tokens_per_month=5000)
+    assert (await run_group(runtime_pool, chain, terms())).kind == "completed"
+    assert (len(first.batches), len(stronger.batches)) == (2, 1)
+    used = await admin_pool.fetchval("SELECT sum(quantity) FROM commonplace.usage_counters WHERE kind = 'tokens'")
+    assert used == 600 + 600 + CALL_TOKENS
 
 
 async def test_usage_is_told_by_project_and_key(admin_pool: Pool, runtime_pool: Pool) -> None:

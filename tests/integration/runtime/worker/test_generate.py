@@ -226,6 +226,28 @@ async def test_the_heartbeat_keeps_a_long_call_alive(admin_pool: Pool, runtime_p
         assert (await running).kind == "completed"
 
 
+async def test_many_short_calls_of_one_turn_keep_the_lease_as_one_long_call_does(
+    admin_pool: Pool, runtime_pool: Pool
+) -> None:
+    tenant = await make_tenant(admin_pool)
+    for word in ("a", "b", "c", "d", "e", "f", "g", "h"):
+        await put_event(admin_pool, tenant, payload=word)
+    extended: list[Any] = []
+
+    class Slow(ScriptedGenerator):
+        async def generate(self, batch: Batch, **_: Any) -> Generated:
+            await asyncio.sleep(0.25)  # shorter than a third of the lease, four of them longer than the lease
+            self.batches.append([])
+            extended.append(await admin_pool.fetchval("SELECT lease_until FROM commonplace.job_groups"))
+            raise GenerationFailed(Failure(kind="refusal", reason="told to", provider="scripted"))
+
+    generator = Slow()
+    assert (await run_group(runtime_pool, generator, terms(lease_seconds=0.9))).kind == "failed"
+
+    assert len(generator.batches) == 4
+    assert extended[0] < extended[-1]
+
+
 async def test_a_heartbeat_that_finds_the_lease_lost_ends_the_call(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
     put = await put_event(admin_pool, tenant)
