@@ -99,6 +99,7 @@ async def open_pool(url: str, *, size: int, connect_timeout: float, statement_ti
         reset=_keep_session,
         server_settings={
             "application_name": application,
+            "TimeZone": "UTC",  # JSON of the year 9999 stays readable
             "statement_timeout": str(int(statement_timeout * 1000)),
             "idle_in_transaction_session_timeout": "60000",
         },
