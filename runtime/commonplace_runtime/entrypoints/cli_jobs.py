@@ -1,7 +1,7 @@
 """`commonplace jobs` and `commonplace usage`: what became of the work, for an administrator at a terminal."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -99,28 +99,22 @@ def retry_jobs(
         print(json.dumps(done) if json_ else f"{done['retried']} queued again, {done['remaining']} remain")
         return
 
-    async def retry(pool: Pool) -> list[Mapping[str, Any]]:
-        done: list[Mapping[str, Any]] = []
-        for one in job:
-            found = await service.retry_job(pool, NoDoorbell(), await operate_jobs.reach_of(pool, one), one)
-            done.append({"id": one, "status": found.job["status"], "retriedCount": found.times})
-        return done
+    async def retry(pool: Pool, one: str) -> Mapping[str, Any]:
+        found = await service.retry_job(pool, NoDoorbell(), await operate_jobs.reach_of(pool, one), one)
+        return {"id": one, "status": found.job["status"], "retriedCount": found.times}
 
-    _print_done(as_admin(retry), json_)
+    _one_by_one(job, retry, json_)
 
 
 @jobs.command(name="cancel")
 def cancel_jobs(job: str, *more: str, json_: Annotated[Json, Parameter(name="--json")] = False) -> None:
     """Cancel jobs by their ids. A call that is under way goes on, and its result is discarded."""
 
-    async def cancel(pool: Pool) -> list[Mapping[str, Any]]:
-        done: list[Mapping[str, Any]] = []
-        for one in (job, *more):
-            found, _ = await service.cancel_job(pool, await operate_jobs.reach_of(pool, one), one)
-            done.append({"id": one, "status": found["status"]})
-        return done
+    async def cancel(pool: Pool, one: str) -> Mapping[str, Any]:
+        found, _ = await service.cancel_job(pool, await operate_jobs.reach_of(pool, one), one)
+        return {"id": one, "status": found["status"]}
 
-    _print_done(as_admin(cancel), json_)
+    _one_by_one((job, *more), cancel, json_)
 
 
 def usage(*, team: Team, json_: Annotated[Json, Parameter(name="--json")] = False) -> None:
@@ -189,9 +183,20 @@ def _time(epoch_ms: int) -> str:
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _print_done(done: list[Mapping[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(done))
-        return
-    for one in done:
-        print(f"{one['id']} {one['status']}")
+def _one_by_one(
+    job_ids: Sequence[str], act: Callable[[Pool, str], Coroutine[Any, Any, Mapping[str, Any]]], as_json: bool
+) -> None:
+    """Say what became of each job as soon as it is done; as JSON in one line, of those done when one cannot be."""
+    done: list[Mapping[str, Any]] = []
+
+    async def each(pool: Pool) -> None:
+        for job_id in job_ids:
+            done.append(await act(pool, job_id))
+            if not as_json:
+                print(f"{done[-1]['id']} {done[-1]['status']}", flush=True)
+
+    try:
+        as_admin(each)
+    finally:
+        if as_json and done:
+            print(json.dumps(done))

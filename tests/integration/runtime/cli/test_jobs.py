@@ -118,6 +118,23 @@ async def test_jobs_are_retried_and_cancelled_by_their_ids(database: Database, a
     ]
 
 
+@pytest.mark.parametrize("verb", ["retry", "cancel"])
+async def test_what_was_done_is_said_though_a_later_job_cannot_be(
+    database: Database, admin_pool: Pool, verb: str
+) -> None:
+    team = await make_team(admin_pool)
+    first, second = [await put(admin_pool, team, error={"reason": "r", "classification": "poison"}) for _ in range(2)]
+    became = {"retry": "queued", "cancel": "cancelled"}[verb]
+    plain = commonplace(database, "jobs", verb, first, "nothing", second)
+    as_json = commonplace(database, "jobs", verb, first, "nothing", second, "--json")
+    for done in (plain, as_json):
+        assert done.returncode == 1
+        assert "there is no job nothing" in done.stderr
+    assert plain.stdout == f"{first} {became}\n"
+    assert [job["id"] for job in json.loads(as_json.stdout)] == [first]
+    assert await status(admin_pool, second) == "failed"
+
+
 async def test_all_dead_letters_of_all_teams_are_retried(database: Database, admin_pool: Pool) -> None:
     team, other = await make_team(admin_pool), await make_team(admin_pool)
     throttled = [
