@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Final
 
 import anthropic
-from anthropic.types import JSONOutputFormatParam, Message, OutputConfigParam, TextBlock
+from anthropic.types import JSONOutputFormatParam, Message, OutputConfigParam, TextBlock, Usage
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain import extraction
 from commonplace_runtime.domain.retry import FailureKind
 from commonplace_runtime.llm.http import UNSENT
-from commonplace_runtime.llm.model import MAX_TOKENS, Endpoint, ModelGenerator, Reply
+from commonplace_runtime.llm.model import MAX_TOKENS, Endpoint, ModelGenerator, Reply, count
 from commonplace_runtime.llm.refusals import CallFailed, refused, told_by
 
 BASE_URL: Final = "https://api.anthropic.com"
@@ -114,16 +114,14 @@ def _reply(message: Message) -> Reply:
         raise refused(200, {"error": error}, {}, key_variable=contract.ENV_ANTHROPIC_API_KEY, inside_ok=True)
     if not isinstance(message, Message) or not isinstance(message.content, list):
         raise CallFailed("invalid_output", "the provider's answer is not a message")
-    usage = message.usage
-    tokens_in = tokens_out = None
-    if usage is not None and usage.input_tokens is not None:
-        # What is billed as input is the sum of the three.
-        tokens_in = usage.input_tokens + (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-        tokens_out = usage.output_tokens
+    usage = vars(message.usage) if isinstance(message.usage, Usage) else {}
+    # What is billed as input is the sum of the three; without the first they are no count.
+    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    texts = [block.text for block in message.content if isinstance(block, TextBlock)]
     return Reply(
-        text="".join(block.text for block in message.content if isinstance(block, TextBlock)),
-        model=message.model,
-        input_tokens=tokens_in,
-        output_tokens=tokens_out,
+        text="".join(text for text in texts if isinstance(text, str)),
+        model=message.model if isinstance(message.model, str) else None,
+        input_tokens=None if usage.get("input_tokens") is None else count(usage, *names),
+        output_tokens=count(usage, "output_tokens"),
         stopped=_BY_STOP.get(message.stop_reason or ""),
     )

@@ -17,6 +17,8 @@ from commonplace_runtime.llm.refusals import CallFailed
 MAX_TOKENS: Final = 4096
 """Of an answer."""
 MODEL_NAME_CHARACTERS: Final = 128
+MAX_COUNT: Final = 10**9
+"""Of tokens that a provider says one call used: what it adds to must fit the store's columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +162,11 @@ def credential(provider: str, base_url: str, api_key: str) -> str:
 
 
 def count(usage: object, *names: str) -> int | None:
-    """The sum of what a usage document counts under `names`; None where it has none of them."""
+    """The sum of what a usage document counts under `names`, at most MAX_COUNT; None where it tells no such numbers."""
     if not isinstance(usage, Mapping):
         return None
-    found = [usage[name] for name in names if type(usage.get(name)) is int and usage[name] >= 0]
-    return sum(found) if found else None
+    found = [usage[name] for name in names if usage.get(name) is not None]
+    if not found or not all(type(number) is int and number >= 0 for number in found):
+        return None
+    total: int = sum(found)
+    return min(total, MAX_COUNT)

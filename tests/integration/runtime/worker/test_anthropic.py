@@ -11,7 +11,7 @@ from commonplace_runtime.llm.model import Endpoint
 from commonplace_runtime.llm.ports import Batch, GenerationFailed
 from commonplace_runtime.services.generate import run_group
 from commonplace_runtime.store.pool import Pool
-from tests.fakes.provider import KEY, Answer, FakeProvider, Status, observations
+from tests.fakes.provider import KEY, Answer, Document, FakeProvider, Status, observations
 from tests.integration.runtime.worker.support import make_tenant, memories, put_event, statuses, terms
 
 EVENT = SourceEvent(
@@ -115,6 +115,21 @@ async def test_the_sdks_own_variables_have_no_effect(monkeypatch: pytest.MonkeyP
     assert call.headers["authorization"] == f"Bearer {KEY}"
     assert own._client.base_url.host == "api.anthropic.com"
     assert not other.calls
+
+
+async def test_half_a_message_is_no_crash() -> None:
+    fields = {"type": "message", "model": 3, "content": [{"type": "text", "text": 7}], "stop_reason": "end_turn"}
+    async with FakeProvider(Document(content={**fields, "usage": [1]})) as provider:
+        generated = await generator(provider).generate(BATCH)
+
+    assert (generated.model, len(generated.observations)) == ("claude-haiku-5-5", 0)
+
+
+async def test_what_the_cache_served_is_counted_as_read() -> None:
+    usage = {"input_tokens": 7, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 300, "output_tokens": 1}
+    fields = {"type": "message", "model": "m", "content": [], "stop_reason": "end_turn", "usage": usage}
+    async with FakeProvider(Document(content=fields)) as provider:
+        assert (await generator(provider).generate(BATCH)).input_tokens == 327
 
 
 @pytest.mark.parametrize("path", ["", "/v1"])

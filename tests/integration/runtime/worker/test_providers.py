@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -163,6 +163,23 @@ async def test_an_empty_answer_means_nothing_to_record(name: str, text: str) -> 
 
     assert not generated.observations
     assert generated.skip_reason
+
+
+@pytest.mark.parametrize("nonsense", [-5, 1.5, "many", True, [7]])
+async def test_a_count_that_is_none_is_replaced_by_the_estimate(name: str, nonsense: Any) -> None:
+    async with FakeProvider(Answer(input_tokens=nonsense, output_tokens=nonsense)) as provider:
+        asked = generator(name, provider)
+        generated = await asked.generate(BATCH)
+
+    assert generated.input_tokens == asked.estimate(BATCH).input_tokens
+    assert 0 < generated.output_tokens < 1000
+
+
+async def test_no_count_is_larger_than_any_call(name: str) -> None:
+    async with FakeProvider(Answer(input_tokens=10**18, output_tokens=10**18)) as provider:
+        generated = await generator(name, provider).generate(BATCH)
+
+    assert (generated.input_tokens, generated.output_tokens) == (10**9, 10**9)
 
 
 async def test_retry_after_is_kept_as_seconds_and_as_a_date(name: str) -> None:
