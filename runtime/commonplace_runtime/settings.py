@@ -98,12 +98,12 @@ def _prices(value: object) -> object:
 
 
 class ModelPrice(BaseModel):
-    """US dollars for a million tokens."""
+    """US dollars for a million tokens; bounded, so that what it multiplies to fits the store's columns."""
 
     model_config = ConfigDict(extra="forbid")
 
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False)
+    input: float = Field(ge=0, le=1_000_000, allow_inf_nan=False)
+    output: float = Field(ge=0, le=1_000_000, allow_inf_nan=False)
 
 
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]

@@ -68,6 +68,7 @@ def test_own_prices_come_before_the_listed_ones() -> None:
             "m: input: Input should be greater than or equal to 0",
         ),
         ("COMMONPLACE_MODEL_PRICES", '{"m": {"in": 1}}', "m: input: Field required"),
+        ("COMMONPLACE_MODEL_PRICES", '{"m": {"input": 0, "output": 1e300}}', "m: output: Input should be less than"),
         ("COMMONPLACE_MODEL_PRICES", '{"m": 3}', "m: Input should be"),
         ("COMMONPLACE_PROVIDER_BASE_URL", "ollama:11434", "must start with http"),
         ("COMMONPLACE_GEMINI_BASE_URL", "https://me:hunter2@proxy", "without a password"),
