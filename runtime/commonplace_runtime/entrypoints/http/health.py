@@ -78,7 +78,7 @@ async def get_info(request: Request) -> Response:
             "authMode": "api-key",
             "postgres": {"initialized": found.problem is None, "schemaVersion": found.schema},
             "boundaries": {"queueManager": _queue(state), "generationWorkerManager": _generation()},
-            "queueLanes": await state.lanes.look(state.pool),
+            "queueLanes": await state.lanes.look(state.pool) if state.has_doorbell else [],
         }
     )
 

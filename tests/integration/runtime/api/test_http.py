@@ -114,7 +114,8 @@ async def test_the_queue_is_told_as_it_is(api_settings: Settings, redis_server: 
     assert (without.status_code, without.json()["queue"]["redis"]["status"]) == (200, "unavailable")
     async with served(create_app(api_settings)) as url, httpx2.AsyncClient(timeout=20) as http:
         assert "queue" not in (await http.get(f"{url}/api/health")).json()
-        assert (await http.get(f"{url}/v1/info")).json()["boundaries"]["queueManager"]["status"] == "disabled"
+        info = (await http.get(f"{url}/v1/info")).json()
+    assert (info["boundaries"]["queueManager"]["status"], info["queueLanes"]) == ("disabled", [])
 
 
 async def test_an_older_schema_is_not_ready(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
