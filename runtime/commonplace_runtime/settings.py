@@ -183,8 +183,8 @@ class Settings(BaseSettings):
     """How often an idle worker looks for due jobs without a doorbell; jittered."""
     worker_lease_seconds: float = Field(60.0, ge=3, le=3600)
     """How long a claimed session stays reserved without a heartbeat."""
-    worker_grace_seconds: float = Field(25.0, ge=0, le=3600)
-    """How long SIGTERM lets running jobs finish before they are handed back."""
+    worker_grace_seconds: float = Field(20.0, ge=0, le=3600)
+    """How long SIGTERM lets running jobs finish before they are handed back, which takes up to 8 s more."""
     runtime_name: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)
     """What the queue's metrics call this installation: the label `runtime`."""
     scaling_drain_seconds: float = Field(60.0, ge=1, le=86400)
