@@ -16,7 +16,7 @@ class Access(Enum):
     READ = frozenset({"memories:read", "observations:read", "*"})
     JOBS = frozenset({"memories:read", "jobs:read", "*"})
     WRITE = frozenset({"memories:write", "*"})
-    PAYLOADS = frozenset({"memories:admin", "admin", "*"})
+    PAYLOADS = frozenset({"memories:admin", "*"})
 
     def is_open_to(self, scopes: frozenset[str]) -> bool:
         """Whether a key with these scopes may use the family."""
