@@ -30,6 +30,83 @@ BEGIN
 END
 $$;
 
+-- Give the group back, with p_state for its next call (NULL: as it was). The caller holds its row lock, so every ingest
+-- into it has either committed, and the fresh snapshot of this statement sees its job, or comes later and wakes the group.
+-- The oldest open job decides: while it waits for its retry, younger ones of the session wait behind it.
+CREATE FUNCTION commonplace.let_go(p_team_id uuid, p_project_id uuid, p_session_key text, p_state jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    team commonplace.teams;
+    oldest commonplace.jobs;
+    newest_at timestamptz;
+    open_jobs integer := 0;
+    due timestamptz;
+BEGIN
+    SELECT * INTO oldest FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
+        AND session_key = p_session_key AND status IN ('queued', 'processing') ORDER BY number LIMIT 1;
+    IF FOUND THEN
+        SELECT count(*) INTO open_jobs FROM (SELECT FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
+            AND session_key = p_session_key AND status IN ('queued', 'processing') LIMIT 1000) AS open;
+        IF oldest.status = 'processing' THEN
+            due := now();
+        ELSIF oldest.attempts > 0 OR oldest.last_error IS NOT NULL THEN
+            due := oldest.run_after;
+        ELSE
+            SELECT * INTO team FROM commonplace.teams WHERE id = p_team_id;
+            SELECT created_at INTO newest_at FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
+                AND session_key = p_session_key AND status IN ('queued', 'processing') ORDER BY number DESC LIMIT 1;
+            due := CASE
+                WHEN team.generation_mode = 'per-event' OR p_session_key LIKE 'e:%' THEN now()
+                -- An end lets everything go that came before it.
+                WHEN EXISTS (SELECT FROM commonplace.jobs WHERE team_id = p_team_id AND project_id = p_project_id
+                    AND session_key = p_session_key AND status = 'queued' AND source_type = 'session_summary') THEN now()
+                WHEN EXISTS (SELECT FROM commonplace.sessions WHERE team_id = p_team_id AND id = oldest.session_id
+                    AND ended_at >= newest_at) THEN now()
+                ELSE commonplace.policy_due(team.generation_mode, team.generation_window_seconds, open_jobs,
+                    oldest.created_at, newest_at) END;
+        END IF;
+    END IF;
+    UPDATE commonplace.job_groups SET lease_until = NULL, leased_by = NULL, available_at = due, waiting = open_jobs,
+        waiting_since = oldest.created_at, state = coalesce(p_state, state)
+    WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION commonplace.free_group(p_team_id uuid, p_project_id uuid, p_session_key text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS 'SELECT commonplace.let_go(p_team_id, p_project_id, p_session_key, NULL)';
+
+-- Who leaves a policy of waiting does not wait for it once more. What waits for its retry goes on waiting.
+CREATE FUNCTION commonplace.release_waiting() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- In the order in which a batch of events locks them.
+    WITH held_back AS (
+        SELECT project_id, session_key FROM commonplace.job_groups g
+        WHERE g.team_id = NEW.id AND g.available_at > now() AND g.lease_until IS NULL AND (
+            SELECT j.attempts = 0 AND j.last_error IS NULL FROM commonplace.jobs j WHERE j.team_id = g.team_id
+                AND j.project_id = g.project_id AND j.session_key = g.session_key AND j.status IN ('queued', 'processing')
+            ORDER BY j.number LIMIT 1)
+        ORDER BY project_id, session_id, session_key FOR UPDATE)
+    UPDATE commonplace.job_groups g SET available_at = now() FROM held_back
+        WHERE g.team_id = NEW.id AND g.project_id = held_back.project_id AND g.session_key = held_back.session_key;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER release_waiting AFTER UPDATE OF generation_mode ON commonplace.teams FOR EACH ROW
+    WHEN (OLD.generation_mode <> 'per-event' AND NEW.generation_mode = 'per-event')
+    EXECUTE FUNCTION commonplace.release_waiting();
+
+-- The trigger waits for groups, while an ingest that holds them waits to name the team as its rows' own: which it may, unless
+-- put_team_v1 locks the team against that too.
+DO $$
+DECLARE
+    putting text := pg_get_functiondef((SELECT oid FROM pg_proc WHERE pronamespace = 'commonplace'::regnamespace AND proname = 'put_team_v1'));
+BEGIN
+    EXECUTE replace(putting, 'FOR UPDATE;', 'FOR NO KEY UPDATE;');
+END
+$$;
+
 -- The job of one event, made at most once, and its group told. A group by the key p_counted is told by the caller, who
 -- holds it locked: one change for a whole batch. An event without a session never waits for others.
 DROP FUNCTION commonplace.queue_event(commonplace.events, uuid, uuid, text, timestamptz);
@@ -298,7 +375,8 @@ BEGIN
     END IF;
     job := commonplace.queue_summary(ended, group_key, p_job_id, p_key_id, p_actor, p_request_id);
     IF ended.ended_at IS NULL OR job.id = p_job_id THEN
-        UPDATE commonplace.sessions SET ended_at = now(), updated_at = now() WHERE team_id = p_team_id AND id = ended.id
+        -- The time of now, not of this transaction's start: events that it waited for came before the end.
+        UPDATE commonplace.sessions SET ended_at = clock_timestamp(), updated_at = now() WHERE team_id = p_team_id AND id = ended.id
             RETURNING * INTO ended;
     END IF;
     INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, resource_id, details)
@@ -310,6 +388,7 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     commonplace.add_waiting(uuid, uuid, text, uuid, text, integer, integer),
+    commonplace.let_go(uuid, uuid, text, jsonb),
     commonplace.queue_event(commonplace.events, uuid, uuid, text, text, integer, boolean, text),
     commonplace.ingest_v1(uuid, uuid, uuid, text, text, boolean, boolean, jsonb, boolean),
     commonplace.generation_status(commonplace.sessions),

@@ -1,6 +1,8 @@
 """What a policy promises of a group's due time. Time passes by moving the group's times back, never by waiting."""
 
+import asyncio
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx2
@@ -8,6 +10,8 @@ import pytest
 
 from commonplace_runtime.store.pool import Pool
 from tests.factories import Key, Team, make_event, make_key, make_team
+from tests.integration.runtime.store.test_operator_functions import put_team
+from tests.integration.runtime.worker.support import Tenant, put_event, until
 
 WINDOW = 600
 
@@ -65,6 +69,11 @@ async def lease(admin_pool: Pool) -> None:
         "UPDATE commonplace.job_groups SET lease_until = now() + interval '1 minute',"
         " available_at = now() + interval '1 minute', leased_by = 'w'"
     )
+
+
+async def somebody_waits(admin_pool: Pool) -> bool:
+    """A statement of this server waits for another's lock."""
+    return bool(await admin_pool.fetchval("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"))
 
 
 async def test_per_event_is_due_at_once(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
@@ -253,6 +262,56 @@ async def test_the_count_stops_at_a_thousand(http: httpx2.AsyncClient, admin_poo
     await admin_pool.execute("UPDATE commonplace.job_groups SET waiting = 999")
     await send_batch(http, key, range(2, 20))
     assert (await the_group(admin_pool))["waiting"] == 1000
+
+
+async def test_who_leaves_a_policy_waits_no_longer_but_for_its_retries(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    _, key = await make_world(admin_pool, "debounce")
+    for session in ("fresh", "failed"):
+        await send(http, key, 1, contentSessionId=session)
+    await admin_pool.execute(
+        "UPDATE commonplace.jobs SET attempts = 1, last_error = '{}' WHERE session_key LIKE '%failed'"
+    )
+
+    await admin_pool.execute("UPDATE commonplace.teams SET generation_mode = 'per-event'")
+
+    rows = await admin_pool.fetch(
+        "SELECT available_at <= now() AS is_due FROM commonplace.job_groups ORDER BY session_key LIKE '%failed'"
+    )
+    assert [row["is_due"] for row in rows] == [True, False]
+
+
+async def test_an_ingest_and_a_change_of_policy_wait_for_each_other(admin_pool: Pool, operator_pool: Pool) -> None:
+    made = await put_team(operator_pool, policies={"generationMode": "debounce"})
+    team = UUID(made["teamId"])
+    tenant = Tenant(team_id=team, project_id=UUID(made["projects"][0]["id"]), key_id=UUID(int=1))
+    await put_event(admin_pool, tenant, session="c:1", delay=600)
+    async with admin_pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM commonplace.job_groups FOR UPDATE")
+        changing = asyncio.ensure_future(put_team(operator_pool, generation=2))
+        await until(lambda: somebody_waits(admin_pool))
+        # What an ingest does last.
+        await connection.execute(
+            "INSERT INTO commonplace.audit_log (team_id, action, resource_type) VALUES ($1, 'x', 'y')", team
+        )
+    assert (await changing)["outcome"] == "updated"
+
+
+async def test_an_end_comes_after_what_it_waited_for(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    _, key = await make_world(admin_pool, "debounce")
+    session_id = await start(http, key)
+    await send(http, key, 1)
+    async with admin_pool.acquire() as ingesting, ingesting.transaction():
+        await ingesting.execute("SELECT FROM commonplace.job_groups FOR UPDATE")
+        ending = asyncio.ensure_future(end(http, key, session_id))
+        await until(lambda: somebody_waits(admin_pool))
+        await ingesting.execute("UPDATE commonplace.jobs SET created_at = clock_timestamp()")
+    await ending
+    assert await admin_pool.fetchval(
+        "SELECT s.ended_at >= max(j.created_at) FROM commonplace.sessions s JOIN commonplace.jobs j"
+        " ON j.session_id = s.id AND j.source_type = 'agent_event' GROUP BY s.id"
+    )
 
 
 async def test_waiting_for_a_job_that_a_policy_holds_back_is_in_vain(
