@@ -184,8 +184,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = o
 $$;
 
 -- Leases a session for p_lease_seconds and returns lease_json with "expired": jobs given up in passing, and "paused": those of
--- p_credentials that nobody should call now. Without jobs: {"expired", "paused", "pausedSeconds", "jobs": []}; NULL when
--- nothing was due. While all of p_credentials are paused nothing is leased, and pausedSeconds says for how long.
+-- p_credentials that nobody should call now. Without jobs, where groups were only put right: {"expired", "paused",
+-- "pausedSeconds", "jobs": []}; NULL when nothing was due. While all of p_credentials are paused nothing is leased, and pausedSeconds says for how long.
 -- Teams take turns: the next after p_after that has due work, round and round, so that one team's backlog delays another's
 -- job by one turn. Within a team, the session that waited longest. Teams that are held or detached are passed over.
 -- p_credentials NULL: a worker of the version before asks. It knows neither turns, so it starts anywhere, nor summaries, which
@@ -240,9 +240,10 @@ BEGIN
         taken := commonplace.take_due_jobs(found_group.team_id, found_group.project_id, found_group.session_key, p_worker, p_max_jobs);
         IF taken IS NULL THEN
             PERFORM commonplace.free_group(found_group.team_id, found_group.project_id, found_group.session_key);
-            -- Bounded: groups without due work are put right in passing, and one claim must stay short.
+            -- Bounded: groups without due work are put right in passing, one claim must stay short, and no team waits for another's.
             put_right := put_right + 1;
             EXIT WHEN put_right = 100;
+            reached := CASE WHEN put_right % 20 = 0 THEN team.id ELSE reached END;
             CONTINUE;
         END IF;
         UPDATE commonplace.job_groups SET lease_token = lease_token + 1, leased_by = p_worker,
@@ -251,7 +252,7 @@ BEGIN
         RETURNING * INTO found_group;
         RETURN commonplace.lease_json(found_group, team, taken) || jsonb_build_object('expired', expired, 'paused', to_jsonb(paused));
     END LOOP;
-    RETURN CASE WHEN expired > 0 THEN jsonb_build_object('expired', expired, 'paused', to_jsonb(paused), 'jobs', '[]'::jsonb) END;
+    RETURN CASE WHEN put_right > 0 THEN jsonb_build_object('expired', expired, 'paused', to_jsonb(paused), 'jobs', '[]'::jsonb) END;
 END
 $$;
 

@@ -208,11 +208,34 @@ async def test_sessions_without_due_work_are_put_right_in_passing(admin_pool: Po
     await put_event(admin_pool, tenant, payload="left")
     generator = ScriptedGenerator()
 
-    await run_group(runtime_pool, generator, terms())
+    while (await run_group(runtime_pool, generator, terms())).kind != "idle":
+        pass
 
     assert generator.batches == [["left"]]
     rows = await admin_pool.fetch("SELECT DISTINCT available_at, waiting, waiting_since FROM commonplace.job_groups")
     assert [tuple(row) for row in rows] == [(None, 0, None)]
+
+
+async def test_sessions_that_are_put_right_keep_no_other_team_waiting(admin_pool: Pool, runtime_pool: Pool) -> None:
+    first, second = await make_tenants(admin_pool, 2)
+    await put_sessions(admin_pool, first, "cancelled", 150)
+    await admin_pool.execute("UPDATE commonplace.jobs SET status = 'cancelled', cancelled_at = now()")
+    await put_event(admin_pool, second, payload="single")
+    generator = ScriptedGenerator()
+
+    await run_group(runtime_pool, generator, terms())
+
+    assert generator.batches == [["single"]]
+
+
+async def test_a_claim_that_only_put_right_is_followed_by_another(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await put_sessions(admin_pool, tenant, "cancelled", 2)
+    await admin_pool.execute("UPDATE commonplace.jobs SET status = 'cancelled', cancelled_at = now()")
+    generator = ScriptedGenerator()
+
+    assert (await run_group(runtime_pool, generator, terms())).kind != "idle"
+    assert (await run_group(runtime_pool, generator, terms())).kind == "idle"
 
 
 async def test_a_dead_workers_session_comes_back_in_its_teams_turn(admin_pool: Pool, runtime_pool: Pool) -> None:
