@@ -44,7 +44,7 @@ _FORMS: Final = tuple(
 )
 
 
-def read_moment(text: str) -> datetime | None:
+def read_date(text: str) -> datetime | None:
     """
     The moment, in UTC, that `text` names as JavaScript's `Date` would read it; None where it names none.
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from commonplace_runtime.domain.errors import NotFound, NotPermitted
 from commonplace_runtime.domain.models import Principal
-from commonplace_runtime.domain.moments import read_moment
+from commonplace_runtime.domain.moments import read_date
 from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
@@ -164,6 +164,6 @@ def _text(text: str | None) -> str | None:
 
 
 def _moment(text: str | None) -> str | None:
-    """A moment as `read_moment` knows it, for Postgres; None for anything else."""
-    moment = read_moment(text or "")
+    """A moment as `read_date` knows it, for Postgres; None for anything else."""
+    moment = read_date(text or "")
     return None if moment is None else moment.isoformat()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from commonplace_runtime.domain.moments import read_moment
+from commonplace_runtime.domain.moments import read_date
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ from commonplace_runtime.domain.moments import read_moment
     ],
 )
 def test_what_a_date_reads_is_read(text: str, moment: str) -> None:
-    read = read_moment(text)
+    read = read_date(text)
     assert read is not None
     assert read.isoformat() == f"{moment}+00:00"
 
@@ -58,4 +58,4 @@ def test_what_a_date_reads_is_read(text: str, moment: str) -> None:
     ],
 )
 def test_what_is_no_moment_is_none(text: str) -> None:
-    assert read_moment(text) is None
+    assert read_date(text) is None
