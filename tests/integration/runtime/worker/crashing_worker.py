@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -81,9 +81,9 @@ class CrashingGenerator:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
+    async def generate(self, batch: Batch, **more: Any) -> Generated:
         """One call."""
-        answer: Generated = await self._killer.around("call", partial(self._real.generate, batch, avoid=avoid))
+        answer: Generated = await self._killer.around("call", partial(self._real.generate, batch, **more))
         return answer
 
 

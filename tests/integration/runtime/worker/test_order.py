@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -78,7 +79,7 @@ class Watched(ScriptedGenerator):
         self.answered: dict[str, list[int]] = defaultdict(list)
         self.wrong: list[str] = []
 
-    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
+    async def generate(self, batch: Batch, **more: Any) -> Generated:
         """Answer or fail, after a while."""
         told = [str(event.payload).split() for event in batch.events]
         session, numbers = told[0][0], [int(number) for _, number in told]

@@ -1,7 +1,8 @@
 """Whose turn it is: teams in rotation, a team's sessions oldest first, and nobody waits for who cannot be served."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -75,8 +76,8 @@ class Metered(ScriptedGenerator):
         super().__init__()
         self.permits = asyncio.Semaphore(0)
 
-    async def generate(self, batch: Batch, *, avoid: Collection[str] = ()) -> Generated:
-        answer = await super().generate(batch, avoid=avoid)
+    async def generate(self, batch: Batch, **more: Any) -> Generated:
+        answer = await super().generate(batch, **more)
         await self.permits.acquire()
         return answer
 
