@@ -114,7 +114,7 @@ async def run_group(
     work = _Work(pool, generator, terms, claim.claimed, frozenset(claim.paused))
     with JOBS_RUNNING.track_inprogress():
         try:
-            return await work.see_through()
+            return await work.under_lease()
         except asyncio.CancelledError:
             await _hand_back(pool, claim.claimed.lease, len(claim.claimed.jobs))
             raise
@@ -135,25 +135,68 @@ class _Work:
         self._settled: list[Failure] = []
         self._reservations = 0
         self._refused: Outcome | None = None
-        self._started = self._kept = monotonic()
+        self._started = monotonic()
+        # Held by a heartbeat, and by what may end the lease: one that was given back is not taken for a lost one.
+        self._lease_in_use = asyncio.Lock()
+        self._is_let_go = False
 
-    async def see_through(self) -> Outcome:
+    async def under_lease(self) -> Outcome:
+        """The whole turn. The lease is kept for as long as it takes; where it is lost, so is the turn."""
+        turn = asyncio.create_task(self._see_through())
+        heartbeat = asyncio.create_task(self._keep_lease())
+        try:
+            await asyncio.wait({turn, heartbeat}, return_when=asyncio.FIRST_COMPLETED)
+            if turn.done():
+                return turn.result()
+            heartbeat.result()
+            return self._lost()
+        finally:
+            turn.cancel()
+            heartbeat.cancel()
+            await asyncio.gather(turn, heartbeat, return_exceptions=True)
+
+    async def _keep_lease(self) -> None:
+        """Extend the lease at a third of its length, until it is lost."""
+        while True:
+            await asyncio.sleep(self._terms.lease_seconds / 3)
+            async with self._lease_in_use:
+                if self._is_let_go:
+                    continue
+                try:
+                    seconds = self._terms.whole_lease_seconds
+                    if not await store.extend_lease(self._pool, self._claimed.lease, lease_seconds=seconds):
+                        return
+                except Unavailable as error:
+                    # The turn goes on: if nobody claimed the session meanwhile, its results are still welcome.
+                    log.warning("heartbeat_failed", reason=error.message)
+
+    async def _tell(self, write: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
+        """`_patiently`, for what ends the lease unless its outcome is "granted"."""
+        async with self._lease_in_use:
+            told = await _patiently(self._terms, write)
+            self._is_let_go = told is None or told["outcome"] != "granted"
+            return told
+
+    def _lost(self) -> Outcome:
+        JOBS.labels("lost").inc(len(self._claimed.jobs))
+        log.warning("lease_lost", jobs=len(self._claimed.jobs))
+        return Outcome(kind="lost", jobs=len(self._claimed.jobs))
+
+    async def _see_through(self) -> Outcome:
         condensed, size = await self._condensed(fold_runs=self._generator.folds_runs)
         while True:
             portion = portion_of(self._claimed.jobs, condensed, size)
             batch = self._batch(portion)
-            answer: Generated | Failure | None
+            answer: Generated | Failure
             if batch is None:
                 answer = without_call(self._claimed.state, self._generator.provider)
             else:
-                estimate = self._generator.estimate(batch)
-                answer = await self._call_under_lease(batch) if await self._may_call(estimate, self._spent) else None
-            if self._refused is not None:
-                return self._refused
-            if answer is None:
-                JOBS.labels("lost").inc(len(portion.jobs))
-                log.warning("lease_lost", jobs=len(portion.jobs))
-                return Outcome(kind="lost", jobs=len(portion.jobs))
+                # An estimate takes as long as writing the prompt: only who has a budget needs it.
+                estimate = self._generator.estimate(batch) if self._claimed.limited else None
+                if await self._may_call(estimate, self._spent):
+                    answer = await self._call(batch)
+                if self._refused is not None:
+                    return self._refused
             if isinstance(answer, Generated):
                 written = await self._write_results(portion, answer, called=batch is not None)
                 if isinstance(written, Outcome):
@@ -228,17 +271,15 @@ class _Work:
             "spent": spent_on(unsettled, self._terms.price),
             "leaseSeconds": self._terms.whole_lease_seconds,
         }
-        answer = await _patiently(self._terms, lambda: store.reserve(self._pool, self._claimed.lease, call))
+        answer = await self._tell(lambda: store.reserve(self._pool, self._claimed.lease, call))
         if answer is not None and answer["outcome"] != "lease_lost":
             self._settled += unsettled
         if answer is not None and answer["outcome"] == "granted":
-            self._kept = monotonic()
             return True
-        jobs = len(self._claimed.jobs)
         if answer is None or answer["outcome"] == "lease_lost":
-            JOBS.labels("lost").inc(jobs)
-            self._refused = Outcome(kind="lost", jobs=jobs)
+            self._refused = self._lost()
             return False
+        jobs = len(self._claimed.jobs)
         JOBS.labels("held").inc(jobs)
         log.info("team_held", team=str(self._claimed.lease.team_id), reason=answer["reason"], until=answer["heldUntil"])
         self._refused = Outcome(kind="held", jobs=jobs)
@@ -248,32 +289,6 @@ class _Work:
         """`spent` of the turn's calls that were not counted along with a reservation."""
         counted = [one for one in (*self._spent, *answers) if not any(one is settled for settled in self._settled)]
         return spent_on(counted, self._terms.price)
-
-    async def _call_under_lease(self, batch: Batch) -> Generated | Failure | None:
-        """The generator's answer, or None when the lease was lost while it worked."""
-        answer: Generated | Failure | None = None
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                heartbeat = tasks.create_task(self._keep_lease())
-                answer = await self._call(batch)
-                heartbeat.cancel()
-        except* _LeaseLost:
-            answer = None
-        return answer
-
-    async def _keep_lease(self) -> None:
-        """Extend the lease at each third of its length, counted over all calls of the turn. Raises _LeaseLost."""
-        while True:
-            await asyncio.sleep(self._kept + self._terms.lease_seconds / 3 - monotonic())
-            self._kept = monotonic()
-            try:
-                if not await store.extend_lease(
-                    self._pool, self._claimed.lease, lease_seconds=self._terms.whole_lease_seconds
-                ):
-                    raise _LeaseLost
-            except Unavailable as error:
-                # The call goes on: if nobody claimed the session meanwhile, its results are still welcome.
-                log.warning("heartbeat_failed", reason=error.message)
 
     async def _call(self, batch: Batch) -> Generated | Failure:
         started = monotonic()
@@ -317,7 +332,7 @@ class _Work:
             make = partial(results_of, self._claimed, portion, generated, spent=spent, seconds=seconds)
             # Observations are bounded each; many of them take milliseconds to clean.
             results = make() if len(generated.observations) <= _FEW else await asyncio.to_thread(make)
-            written = await _patiently(self._terms, lambda: store.complete(self._pool, self._claimed.lease, results))
+            written = await self._tell(lambda: store.complete(self._pool, self._claimed.lease, results))
         except Exception as error:  # noqa: BLE001 - the driver's errors are the store's, and each of them ends the same way
             # Without its text, which quotes the row.
             log.error("results_refused", error=type(error).__name__, jobs=len(portion.jobs))  # noqa: TRY400
@@ -330,9 +345,8 @@ class _Work:
                 output_tokens=generated.output_tokens,
             )
         if written is None or written["outcome"] == "lease_lost":
-            JOBS.labels("lost").inc(len(portion.jobs))
             log.warning("results_dropped", jobs=len(portion.jobs), stored=written is not None)
-            return Outcome(kind="lost", jobs=len(portion.jobs))
+            return self._lost()
         JOBS.labels("completed").inc(written["jobs"])
         log.info(
             "jobs_completed",
@@ -355,10 +369,9 @@ class _Work:
             "spent": self._unsettled(),
             "jobs": [{"id": str(job.id), **verdict} for job in _blamed(portion)],
         }
-        written = await _patiently(self._terms, lambda: store.fail(self._pool, self._claimed.lease, failures))
+        written = await self._tell(lambda: store.fail(self._pool, self._claimed.lease, failures))
         if written is None or written["outcome"] == "lease_lost":
-            JOBS.labels("lost").inc(len(portion.jobs))
-            return Outcome(kind="lost", jobs=len(portion.jobs))
+            return self._lost()
         JOBS.labels("retried").inc(written["retried"])
         JOBS.labels("failed").inc(written["failed"])
         log.warning(
@@ -387,10 +400,6 @@ def _count(answer: Generated | Failure, provider: str) -> None:
     MODEL_CALLS.labels(provider, answer.kind if isinstance(answer, Failure) else "ok").inc()
     MODEL_TOKENS.labels(provider, "input").inc(answer.input_tokens)
     MODEL_TOKENS.labels(provider, "output").inc(answer.output_tokens)
-
-
-class _LeaseLost(Exception):
-    """Somebody else may hold the session now."""
 
 
 async def _patiently(terms: Terms, write: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:

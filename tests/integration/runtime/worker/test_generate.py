@@ -2,14 +2,18 @@
 
 import asyncio
 import secrets
+import threading
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from commonplace_runtime.domain.condense import Condensed, condense
 from commonplace_runtime.domain.observations import Generated, Observation
 from commonplace_runtime.domain.retry import Failure, FailureKind
 from commonplace_runtime.llm.extractive import ExtractiveGenerator
 from commonplace_runtime.llm.ports import Batch, GenerationFailed
+from commonplace_runtime.services import generate
 from commonplace_runtime.services.generate import run_group
 from commonplace_runtime.store import jobs as store
 from commonplace_runtime.store.pool import Pool
@@ -248,6 +252,54 @@ async def test_many_short_calls_of_one_turn_keep_the_lease_as_one_long_call_does
     assert extended[0] < extended[-1]
 
 
+async def test_the_lease_is_kept_while_events_are_condensed(
+    admin_pool: Pool, runtime_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_event(admin_pool, await make_tenant(admin_pool))
+    go_on = threading.Event()
+
+    def slowly(*arguments: Any, **more: Any) -> Condensed:
+        go_on.wait(20)
+        return condense(*arguments, **more)
+
+    async def leased_until() -> datetime | None:
+        end: datetime | None = await admin_pool.fetchval("SELECT lease_until FROM commonplace.job_groups")
+        return end
+
+    async def is_leased() -> bool:
+        return await leased_until() is not None
+
+    async def is_extended() -> bool:
+        return await leased_until() != first
+
+    monkeypatch.setattr(generate, "is_heavy", lambda _: True)
+    monkeypatch.setattr(generate, "condense", slowly)
+    async with background(run_group(runtime_pool, ScriptedGenerator(), terms(lease_seconds=1.0))) as running:
+        try:
+            await until(is_leased)
+            first = await leased_until()
+            await until(is_extended, seconds=10)
+        finally:
+            go_on.set()
+        assert (await running).kind == "completed"
+
+
+async def test_a_lease_that_was_given_back_is_not_taken_for_a_lost_one(
+    admin_pool: Pool, runtime_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_event(admin_pool, await make_tenant(admin_pool))
+
+    async def slowly(*arguments: Any, complete: Any = store.complete) -> Any:
+        written = await complete(*arguments)
+        # Several heartbeats long.
+        await asyncio.sleep(0.4)
+        return written
+
+    monkeypatch.setattr(store, "complete", slowly)
+
+    assert (await run_group(runtime_pool, ScriptedGenerator(), terms(lease_seconds=0.3))).kind == "completed"
+
+
 async def test_a_heartbeat_that_finds_the_lease_lost_ends_the_call(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
     put = await put_event(admin_pool, tenant)
@@ -364,7 +416,9 @@ async def test_a_younger_job_waits_behind_the_retry_of_an_older_one(admin_pool: 
     await put_event(admin_pool, tenant, payload="second")
     generator = ScriptedGenerator()
 
-    assert (await run_group(runtime_pool, generator, terms())).kind == "idle"
+    while (await run_group(runtime_pool, generator, terms())).kind != "idle":
+        pass
+    assert not generator.batches
     await make_due(admin_pool, first)
     assert (await run_group(runtime_pool, generator, terms())).kind == "completed"
 
