@@ -21,12 +21,15 @@ ALTER TABLE commonplace.jobs
     ADD COLUMN service_seconds real,
     ADD COLUMN retried integer NOT NULL DEFAULT 0,
     ADD COLUMN awaited boolean NOT NULL DEFAULT false,
-    ADD COLUMN covers_event bigint;
+    ADD COLUMN covers_event bigint,
+    ADD COLUMN event_bytes integer;
 COMMENT ON COLUMN commonplace.jobs.revision IS 'A session that goes on after its end gets a further summary: the next revision.';
 COMMENT ON COLUMN commonplace.jobs.service_seconds IS 'A worker''s time for this job: its call''s time, shared among the jobs of the call.';
 COMMENT ON COLUMN commonplace.jobs.retried IS 'How often a person asked for it again.';
 COMMENT ON COLUMN commonplace.jobs.awaited IS
     'Somebody waits for its end and is told by NOTIFY. Only then: a notice makes commits wait for each other.';
+COMMENT ON COLUMN commonplace.jobs.event_bytes IS
+    'Its event''s payload as JSON text, which may be a hundred times what is stored. NULL: queued before it was measured.';
 COMMENT ON COLUMN commonplace.jobs.covers_event IS 'Of a summary: number of the session''s newest event when it was asked for.';
 
 DO $$

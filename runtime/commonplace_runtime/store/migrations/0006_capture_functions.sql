@@ -131,10 +131,10 @@ BEGIN
         PERFORM commonplace.add_waiting(p_event.team_id, p_event.project_id, group_key, p_event.session_id, mode, p_window_seconds, 1);
     END IF;
     INSERT INTO commonplace.jobs (id, team_id, project_id, session_key, session_id, event_id, source_type, source_id, job_type,
-        run_after, key_id, actor, request_id, awaited)
+        run_after, key_id, actor, request_id, awaited, event_bytes)
     VALUES (p_job_id, p_event.team_id, p_event.project_id, group_key, p_event.session_id, p_event.id, 'agent_event', p_event.id,
         'observation_generate_for_event', now() + commonplace.policy_silence(mode, p_window_seconds), p_key_id, p_event.actor,
-        p_request_id, p_is_awaited)
+        p_request_id, p_is_awaited, octet_length(p_event.payload::text))
     RETURNING * INTO job;
     RETURN job;
 END

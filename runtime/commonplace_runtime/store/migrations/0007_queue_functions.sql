@@ -92,7 +92,8 @@ BEGIN
 END
 $$;
 
--- As in 0004, but a job that was never tried is due whenever its group is, and each taken job is audited.
+-- As in 0004, but a job that was never tried is due whenever its group is, payloads are weighed as the text that is handed
+-- out (past the first job, 4 MB of it), and each taken job is audited. Where nobody measured, it is guessed from what is stored.
 CREATE OR REPLACE FUNCTION commonplace.take_due_jobs(p_team_id uuid, p_project_id uuid, p_session_key text, p_worker text, p_max_jobs integer)
 RETURNS uuid[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
     SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
@@ -100,15 +101,16 @@ DECLARE
     taken uuid[];
 BEGIN
     WITH oldest AS (
-        SELECT id, event_id, number, status = 'processing' OR run_after <= now() OR (attempts = 0 AND last_error IS NULL) AS is_due,
+        SELECT id, event_id, event_bytes, number, status = 'processing' OR run_after <= now() OR (attempts = 0 AND last_error IS NULL) AS is_due,
             attempts + 1 >= max_attempts AS is_last_chance, row_number() OVER (ORDER BY number) AS place
         FROM commonplace.jobs
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key
             AND status IN ('queued', 'processing')
         ORDER BY number LIMIT p_max_jobs),
     weighed AS (
-        SELECT oldest.*, sum(coalesce(pg_column_size(e.payload), 0)) OVER (ORDER BY oldest.number) <= 2000000 AS is_light
-        FROM oldest LEFT JOIN commonplace.events e ON e.team_id = p_team_id AND e.id = oldest.event_id),
+        SELECT oldest.*, sum(coalesce(oldest.event_bytes, 20 * pg_column_size(e.payload), 0)) OVER (ORDER BY oldest.number)
+            <= 4000000 AS is_light
+        FROM oldest LEFT JOIN commonplace.events e ON oldest.event_bytes IS NULL AND e.team_id = p_team_id AND e.id = oldest.event_id),
     due AS (
         SELECT id, bool_and(is_due AND (place = 1 OR is_light AND NOT is_last_chance)) OVER so_far
             AND (place = 1 OR NOT first_value(is_last_chance) OVER so_far) AS is_taken
@@ -154,6 +156,17 @@ BEGIN
 END
 $$;
 
+-- A payload as the worker is handed it: one above 8 MB of JSON is told of and left out, for a value of Postgres has its bounds,
+-- and a claim that fails would fail for ever. p_bytes NULL: nobody measured; what is stored in little is no such one.
+CREATE FUNCTION commonplace.handed_payload(p_payload jsonb, p_bytes integer) RETURNS jsonb LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bytes integer := coalesce(p_bytes, CASE WHEN pg_column_size(p_payload) > 30000 THEN octet_length(p_payload::text) ELSE 0 END);
+BEGIN
+    RETURN CASE WHEN bytes > 8000000 THEN jsonb_build_object('note', format('left out: too large, %s bytes of JSON', bytes)) ELSE p_payload END;
+END
+$$;
+
 -- What the worker is told of a leased group: {"team": {"id", "defaultVisibility", "generationMode"}, "limits": row of
 -- team_limits or null, "project": {"id", "name"}, "sessionKey", "leaseToken", "request": what the person asked for last or null,
 -- "state": the group's, "recent": [{"id", "title"}] of the state's memories that still stand, oldest first,
@@ -178,7 +191,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = o
                 'sessionId', j.session_id, 'createdAt', j.created_at,
                 'event', CASE WHEN e.id IS NOT NULL THEN jsonb_build_object('id', e.id, 'eventType', e.event_type,
                     'sourceAdapter', e.source_adapter, 'platformSource', e.platform_source, 'occurredAt', e.occurred_at,
-                    'payload', e.payload) END) ORDER BY j.number)
+                    'payload', commonplace.handed_payload(e.payload, j.event_bytes)) END) ORDER BY j.number)
             FROM commonplace.jobs j LEFT JOIN commonplace.events e ON e.team_id = j.team_id AND e.id = j.event_id
             WHERE j.team_id = p_team.id AND j.id = ANY (p_taken)));
 $$;

@@ -1,0 +1,91 @@
+"""What a claim hands out is bounded in size and shown to whom it concerns, and what the queue keeps is bounded too."""
+
+import json
+from collections.abc import Mapping
+
+from commonplace_runtime.ids import uuid7
+from commonplace_runtime.store import jobs as store
+from commonplace_runtime.store.jobs import Claimed
+from commonplace_runtime.store.pool import Pool
+from tests.integration.runtime.worker.support import Tenant, make_tenant, put_event
+
+MB = 1_000_000
+BLANK = "x" * MB
+"""A megabyte that Postgres stores in a few kilobytes."""
+
+
+async def ingest(pool: Pool, tenant: Tenant, *payloads: object, actor: str = "human:ada") -> None:
+    """One session's events, as the API stores them."""
+    events = [
+        {
+            "id": str(uuid7()),
+            "jobId": str(uuid7()),
+            "contentSessionId": "one",
+            "platformGiven": False,
+            "sourceAdapter": "hook",
+            "eventType": "tool_use",
+            "payload": payload,
+            "metadata": {},
+            "occurredAt": 1,
+            "digest": str(uuid7()),
+            "privateParts": 0,
+            "redactedSecrets": 0,
+        }
+        for payload in payloads
+    ]
+    await pool.fetchval(
+        "SELECT commonplace.ingest_v1($1, $2, $3, $4, 'r', true, true, $5)",
+        tenant.team_id,
+        tenant.key_id,
+        tenant.project_id,
+        actor,
+        events,
+    )
+
+
+async def claim(pool: Pool) -> Claimed:
+    found = await store.claim(pool, worker="w", lease_seconds=60, max_jobs=30)
+    assert found is not None
+    assert found.claimed is not None
+    return found.claimed
+
+
+def size(claimed: Claimed) -> int:
+    return sum(len(json.dumps(job.event.payload)) for job in claimed.jobs if job.event)
+
+
+async def test_a_claim_is_weighed_by_what_it_hands_out(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await ingest(runtime_pool, tenant, *[{"tool_response": BLANK} for _ in range(8)])
+
+    claimed = await claim(runtime_pool)
+
+    assert len(claimed.jobs) == 3
+    assert size(claimed) <= 4 * MB
+
+
+async def test_events_from_before_the_sizes_are_weighed_too(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    for _ in range(12):
+        await put_event(admin_pool, tenant, payload=BLANK * 4)
+    for _ in range(3):
+        await put_event(admin_pool, tenant, session="c:small", payload="small")
+
+    claimed = [await claim(runtime_pool) for _ in range(2)]
+
+    assert len(claimed[0].jobs) <= 5
+    assert len(claimed[1].jobs) == 3
+
+
+async def test_an_event_too_large_for_anybody_is_told_of_not_handed_out(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await ingest(runtime_pool, tenant, {"tool_name": "Read", "tool_response": BLANK * 9})
+    await put_event(admin_pool, tenant, session="c:-:before", payload={"tool_response": BLANK * 9})
+
+    for _ in range(2):
+        claimed = await claim(runtime_pool)
+        assert size(claimed) < 500
+        [job] = claimed.jobs
+        assert job.event is not None
+        assert isinstance(job.event.payload, Mapping)
+        assert "too large" in str(job.event.payload["note"])
