@@ -3,7 +3,8 @@
 
 -- What makes two starts one session, inside a project: a digest, because names have any length. No route wrote a session
 -- before this version, so none needs one made up.
-ALTER TABLE commonplace.sessions ADD COLUMN identity text;
+ALTER TABLE commonplace.sessions ADD COLUMN identity text, ADD COLUMN prompt_actor text;
+COMMENT ON COLUMN commonplace.sessions.prompt_actor IS 'Who wrote the prompt of the metadata: nobody else''s memories are told of it.';
 COMMENT ON COLUMN commonplace.sessions.identity IS 'SHA-256 of what the client named it by; NULL: every start is another session.';
 -- Not dropped: with a dropped column Postgres 18.4 misreads long values in `RETURNING * INTO` a row ("invalid memory alloc request").
 COMMENT ON COLUMN commonplace.sessions.generation_status IS 'Not kept: generation_status() reads it from the session''s groups.';
@@ -280,15 +281,16 @@ BEGIN
         RAISE EXCEPTION 'project_id must belong to team_id' USING ERRCODE = 'CM100';
     END IF;
     INSERT INTO commonplace.sessions AS s (id, team_id, project_id, identity, external_session_id, content_session_id, agent_id,
-        agent_type, platform_source, metadata)
+        agent_type, platform_source, metadata, prompt_actor)
     VALUES ((p_session ->> 'id')::uuid, p_team_id, meant, p_session ->> 'identity', p_session ->> 'externalSessionId',
         p_session ->> 'contentSessionId', p_session ->> 'agentId', p_session ->> 'agentType', p_session ->> 'platformSource',
-        p_session -> 'metadata')
+        p_session -> 'metadata', CASE WHEN p_session -> 'metadata' ? 'prompt' THEN p_actor END)
     ON CONFLICT (team_id, project_id, identity) DO UPDATE SET
         content_session_id = coalesce(excluded.content_session_id, s.content_session_id),
         agent_id = coalesce(excluded.agent_id, s.agent_id),
         agent_type = coalesce(excluded.agent_type, s.agent_type),
         metadata = commonplace.merge_session(s.metadata, excluded.metadata),
+        prompt_actor = coalesce(excluded.prompt_actor, s.prompt_actor),
         ended_at = NULL, updated_at = now()
     RETURNING * INTO started;
     is_created := started.id = (p_session ->> 'id')::uuid OR started.external_session_id IS NULL;

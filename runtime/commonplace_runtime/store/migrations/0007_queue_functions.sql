@@ -168,7 +168,7 @@ END
 $$;
 
 -- What the worker is told of a leased group: {"team": {"id", "defaultVisibility", "generationMode"}, "limits": row of
--- team_limits or null, "project": {"id", "name"}, "sessionKey", "leaseToken", "request": what the person asked for last or null,
+-- team_limits or null, "project": {"id", "name"}, "sessionKey", "leaseToken", "request": the session's newest prompt, if the jobs' actor wrote it,
 -- "state": the group's, "recent": [{"id", "title"}] of the state's memories that still stand, oldest first,
 -- "jobs": [{"id", "attempt", "maxAttempts", "sourceType", "sourceId", "jobType", "keyId", "sessionId", "createdAt",
 --   "event": null or {"id", "eventType", "sourceAdapter", "platformSource", "occurredAt", "payload"}}]}.
@@ -182,7 +182,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = o
                     WHERE p.team_id = p_team.id AND p.id = p_group.project_id),
         'sessionKey', p_group.session_key, 'leaseToken', p_group.lease_token, 'state', p_group.state,
         'request', (SELECT left(s.metadata ->> 'prompt', 2000) FROM commonplace.sessions s
-                    WHERE s.team_id = p_team.id AND s.id = p_group.session_id),
+                    WHERE s.team_id = p_team.id AND s.id = p_group.session_id AND s.prompt_actor = (
+                        SELECT j.actor FROM commonplace.jobs j WHERE j.team_id = p_team.id AND j.id = p_taken[1])),
         'recent', (SELECT coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'title', coalesce(m.title, left(m.content, 120))) ORDER BY place), '[]')
             FROM jsonb_array_elements_text(p_group.state -> 'recent') WITH ORDINALITY AS known (id, place)
             JOIN commonplace.memories m ON m.team_id = p_team.id AND m.id = known.id::uuid AND m.superseded_by IS NULL),

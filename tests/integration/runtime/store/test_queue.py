@@ -89,3 +89,27 @@ async def test_an_event_too_large_for_anybody_is_told_of_not_handed_out(admin_po
         assert job.event is not None
         assert isinstance(job.event.payload, Mapping)
         assert "too large" in str(job.event.payload["note"])
+
+
+async def start(pool: Pool, tenant: Tenant, actor: str, metadata: Mapping[str, str]) -> None:
+    await pool.fetchval(
+        "SELECT commonplace.start_session_v1($1, $2, $3, $4, 'r', $5)",
+        tenant.team_id,
+        tenant.key_id,
+        tenant.project_id,
+        actor,
+        {"id": str(uuid7()), "identity": "i", "contentSessionId": "one", "metadata": dict(metadata)},
+    )
+
+
+async def test_a_prompt_is_shown_with_its_authors_events_alone(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await start(runtime_pool, tenant, "human:ada", {"prompt": "Ada's question"})
+    await start(runtime_pool, tenant, "agent:other", {"cwd": "/x"})
+    told = {}
+    for actor in ("human:ada", "agent:other"):
+        await ingest(runtime_pool, tenant, "an event", actor=actor)
+        claimed = await claim(runtime_pool)
+        told[actor] = claimed.request
+
+    assert told == {"human:ada": "Ada's question", "agent:other": ""}
