@@ -27,8 +27,8 @@ from commonplace_runtime.llm.build import build_generator
 from commonplace_runtime.llm.ports import Generator
 from commonplace_runtime.services.generate import Outcome, Terms, run_group
 from commonplace_runtime.services.housekeeping import keep_house
-from commonplace_runtime.services.slots import CallSlots
 from commonplace_runtime.services.readiness import readiness
+from commonplace_runtime.services.slots import CallSlots
 from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings
 from commonplace_runtime.store.pool import Pool, open_pool_patiently
 

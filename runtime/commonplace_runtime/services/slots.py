@@ -15,8 +15,8 @@ class CallSlots:
     """
     At most `size` calls at once.
 
-    Claiming and writing take a few milliseconds of each turn. Where calls are short, a turn that waits for its slot keeps
-    the provider busy meanwhile; where they are long, it would only keep its session from another worker.
+    Claiming and writing take a few milliseconds of each turn. Where calls are short, a turn that waits for its slot
+    keeps the provider busy meanwhile; where they are long, it would only keep its session from another worker.
     """
 
     def __init__(self, size: int) -> None:
