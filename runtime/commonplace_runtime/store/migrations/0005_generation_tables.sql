@@ -4,16 +4,20 @@ ALTER TABLE commonplace.job_groups
     ADD COLUMN session_id uuid,
     ADD COLUMN waiting integer NOT NULL DEFAULT 0 CHECK (waiting >= 0),
     ADD COLUMN waiting_since timestamptz,
-    ADD COLUMN state jsonb NOT NULL DEFAULT '{}';
+    ADD COLUMN state jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN state_at timestamptz;
 COMMENT ON COLUMN commonplace.job_groups.waiting IS 'Open jobs, exact up to 1,000: what a policy counts and what the backlog sums.';
 COMMENT ON COLUMN commonplace.job_groups.waiting_since IS 'When the oldest open job came; NULL when none is open.';
 COMMENT ON COLUMN commonplace.job_groups.state IS
     'What the next call is told of this session: {"digests": of events seen, "recent": memory ids, "summary": running summary}.';
+COMMENT ON COLUMN commonplace.job_groups.state_at IS
+    'When the state was last written: a month later, with nothing open, it is forgotten. NULL: there is none.';
 
 -- Taking turns between teams, and the backlog without a visit to the table.
 CREATE INDEX job_groups_of_team ON commonplace.job_groups (team_id, available_at) WHERE available_at IS NOT NULL;
 DROP INDEX commonplace.job_groups_available;
 CREATE INDEX job_groups_available ON commonplace.job_groups (available_at) INCLUDE (team_id, waiting) WHERE available_at IS NOT NULL;
+CREATE INDEX job_groups_with_state ON commonplace.job_groups (state_at) WHERE state_at IS NOT NULL AND available_at IS NULL;
 CREATE INDEX job_groups_of_session ON commonplace.job_groups (team_id, session_id) WHERE session_id IS NOT NULL;
 
 ALTER TABLE commonplace.jobs

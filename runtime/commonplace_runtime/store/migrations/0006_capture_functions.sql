@@ -31,7 +31,7 @@ BEGIN
 END
 $$;
 
--- Give the group back, with p_state for its next call (NULL: as it was). The caller holds its row lock, so every ingest
+-- Give the group back, with p_state for its next call (NULL: as it was; an event without a session has no next call). The caller holds its row lock, so every ingest
 -- into it has either committed, and the fresh snapshot of this statement sees its job, or comes later and wakes the group.
 -- The oldest open job decides: while it waits for its retry, younger ones of the session wait behind it.
 CREATE FUNCTION commonplace.let_go(p_team_id uuid, p_project_id uuid, p_session_key text, p_state jsonb) RETURNS void
@@ -69,7 +69,9 @@ BEGIN
         END IF;
     END IF;
     UPDATE commonplace.job_groups SET lease_until = NULL, leased_by = NULL, available_at = due, waiting = open_jobs,
-        waiting_since = oldest.created_at, state = coalesce(p_state, state)
+        waiting_since = oldest.created_at,
+        state = CASE WHEN p_session_key LIKE 'e:%' THEN state ELSE coalesce(p_state, state) END,
+        state_at = CASE WHEN p_session_key LIKE 'e:%' OR p_state IS NULL THEN state_at ELSE now() END
     WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key;
 END
 $$;

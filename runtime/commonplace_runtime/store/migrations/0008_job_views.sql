@@ -358,6 +358,39 @@ $$;
 CREATE OR REPLACE FUNCTION commonplace.queue_stats_v1() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT commonplace.queue_figures()';
 
+-- As in 0004, and forgets what a session's next call would be told where there was none for a month.
+-- Returns {"rateCounters", "keysRevoked", "groupStates"}, or NULL while another worker is at it.
+CREATE OR REPLACE FUNCTION commonplace.housekeeping_v1(p_batch integer) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    counters integer;
+    keys integer;
+    states integer;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('commonplace.housekeeping', 0)) THEN
+        RETURN NULL;
+    END IF;
+    DELETE FROM commonplace.rate_counters WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM commonplace.rate_counters WHERE window_start < now() - interval '10 minutes' LIMIT p_batch));
+    GET DIAGNOSTICS counters = ROW_COUNT;
+    WITH over AS (
+        SELECT id FROM commonplace.api_keys WHERE state = 'grace' AND grace_until <= now() LIMIT p_batch FOR UPDATE SKIP LOCKED),
+    revoked AS (
+        UPDATE commonplace.api_keys k SET state = 'revoked', revoked_at = now(), updated_at = now()
+        FROM over WHERE k.id = over.id RETURNING k.id, k.team_id, k.project_id, k.revision)
+    INSERT INTO commonplace.audit_log (team_id, project_id, actor, action, resource_type, resource_id, details)
+    SELECT team_id, project_id, 'system:housekeeping', 'api_key.revoke', 'api_key', id::text,
+        jsonb_build_object('revision', revision, 'reason', 'the grace period is over')
+    FROM revoked;
+    GET DIAGNOSTICS keys = ROW_COUNT;
+    UPDATE commonplace.job_groups SET state = '{}', state_at = NULL WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM commonplace.job_groups WHERE state_at < now() - interval '30 days' AND available_at IS NULL
+        ORDER BY state_at LIMIT p_batch FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS states = ROW_COUNT;
+    RETURN jsonb_build_object('rateCounters', counters, 'keysRevoked', keys, 'groupStates', states);
+END
+$$;
+
 GRANT EXECUTE ON FUNCTION
     commonplace.first_id_of(timestamptz),
     commonplace.iso_utc(timestamptz),

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store import jobs as store
 from commonplace_runtime.store.jobs import Claimed
 from commonplace_runtime.store.pool import Pool
-from tests.integration.runtime.worker.support import Tenant, make_tenant, put_event
+from tests.integration.runtime.worker.support import Tenant, make_tenant, put_event, take
 
 MB = 1_000_000
 BLANK = "x" * MB
@@ -113,3 +114,45 @@ async def test_a_prompt_is_shown_with_its_authors_events_alone(admin_pool: Pool,
         told[actor] = claimed.request
 
     assert told == {"human:ada": "Ada's question", "agent:other": ""}
+
+
+async def states(pool: Pool) -> Mapping[str, Any]:
+    rows = await pool.fetch("SELECT session_key, state FROM commonplace.job_groups")
+    return {row["session_key"]: row["state"] for row in rows}
+
+
+async def complete(pool: Pool) -> None:
+    lease, jobs = await take(pool)
+    results = {
+        "provider": "p",
+        "model": "m",
+        "state": {"digests": ["d"]},
+        "jobs": [{"id": str(job.id), "memories": []} for job in jobs],
+    }
+    assert (await store.complete(pool, lease, results))["outcome"] == "written"
+
+
+async def test_an_event_without_a_session_leaves_no_state(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await put_event(admin_pool, tenant, session=f"e:{uuid7()}")
+    await complete(runtime_pool)
+
+    assert list((await states(admin_pool)).values()) == [{}]
+
+
+async def test_what_a_session_left_is_forgotten_a_month_after_its_last_call(
+    admin_pool: Pool, runtime_pool: Pool
+) -> None:
+    tenant = await make_tenant(admin_pool)
+    for session in ("c:old", "c:open", "c:new"):
+        await put_event(admin_pool, tenant, session=session)
+        await complete(runtime_pool)
+    await put_event(admin_pool, tenant, session="c:open", delay=3600)
+    await admin_pool.execute(
+        "UPDATE commonplace.job_groups SET state_at = now() - interval '31 days' WHERE session_key <> 'c:new'"
+    )
+
+    assert await store.housekeeping(runtime_pool, batch=50) == {"rateCounters": 0, "keysRevoked": 0, "groupStates": 1}
+
+    known = {"digests": ["d"]}
+    assert await states(admin_pool) == {"c:old": {}, "c:open": known, "c:new": known}

@@ -603,8 +603,8 @@ async def test_house_is_kept_by_one_worker_at_a_time(admin_pool: Pool, runtime_p
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('commonplace.housekeeping', 0))")
         assert await store.housekeeping(runtime_pool, batch=50) is None
 
-    assert await store.housekeeping(runtime_pool, batch=50) == {"rateCounters": 50, "keysRevoked": 1}
-    assert await store.housekeeping(runtime_pool, batch=50) == {"rateCounters": 39, "keysRevoked": 0}
+    assert await store.housekeeping(runtime_pool, batch=50) == {"rateCounters": 50, "keysRevoked": 1, "groupStates": 0}
+    assert await store.housekeeping(runtime_pool, batch=50) == {"rateCounters": 39, "keysRevoked": 0, "groupStates": 0}
     assert await admin_pool.fetchval("SELECT state FROM commonplace.api_keys") == "revoked"
 
 
