@@ -38,10 +38,11 @@ DECLARE
     spent_cost bigint;
     verdict record;
 BEGIN
-    -- Asked again, because a refusal's answer was lost, the lease is the newest and is nobody's.
+    -- Asked again, because a refusal's answer was lost, the lease is the newest and is nobody's. One that ran out is lost as
+    -- well: what it had set aside may have been counted by now.
     IF NOT commonplace.hold_lease(p_team_id, p_project_id, p_session_key, p_lease_token) OR NOT EXISTS (
             SELECT FROM commonplace.job_groups WHERE team_id = p_team_id AND project_id = p_project_id
-                AND session_key = p_session_key AND lease_until IS NOT NULL) THEN
+                AND session_key = p_session_key AND lease_until > clock_timestamp()) THEN
         RETURN jsonb_build_object('outcome', 'lease_lost');
     END IF;
     PERFORM commonplace.lock_budget(p_team_id);
@@ -71,9 +72,9 @@ BEGIN
         ON CONFLICT (team_id, project_id, session_key) DO UPDATE SET key_id = excluded.key_id, provider = excluded.provider,
             model = excluded.model, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
             cost_microusd = excluded.cost_microusd, place = excluded.place, created_at = now();
-        -- The call begins with a whole lease: one that ran out meanwhile, unclaimed, is ours again.
-        UPDATE commonplace.job_groups SET lease_until = now() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer),
-            available_at = now() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer)
+        -- The call begins with a whole lease, however long the budget's lock was waited for.
+        UPDATE commonplace.job_groups SET lease_until = clock_timestamp() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer),
+            available_at = clock_timestamp() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer)
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key AND p_call ? 'leaseSeconds';
         RETURN jsonb_build_object('outcome', 'granted');
     END IF;

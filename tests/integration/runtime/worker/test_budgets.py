@@ -504,6 +504,49 @@ async def test_a_refusal_told_twice_grants_nothing(admin_pool: Pool, runtime_poo
     assert await reservations(admin_pool) == 0
 
 
+async def test_who_let_the_lease_run_out_may_not_call(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=1000)
+    put = await put_event(admin_pool, tenant)
+    lease, _ = await take(runtime_pool)
+    await expire_lease(admin_pool, put)
+
+    assert await reserve(runtime_pool, lease) == "lease_lost"
+    assert await reservations(admin_pool) == 0
+
+
+async def test_a_call_begins_with_a_whole_lease(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=1000)
+    await put_event(admin_pool, tenant)
+    lease, _ = await take(runtime_pool)
+
+    assert (await store.reserve(runtime_pool, lease, CALL | {"leaseSeconds": 600}))["outcome"] == "granted"
+
+    group = await admin_pool.fetchrow(
+        "SELECT lease_until > now() + interval '9 min' AS kept, available_at = lease_until AS resting "
+        "FROM commonplace.job_groups"
+    )
+    assert group is not None
+    assert tuple(group) == (True, True)
+
+
+async def test_a_permit_told_twice_counts_what_was_spent_once(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=1000)
+    await put_event(admin_pool, tenant)
+    lease, _ = await take(runtime_pool)
+    assert await reserve(runtime_pool, lease) == "granted"
+    before = {"model": "scripted-1", "inputTokens": 10, "outputTokens": 5, "costMicrousd": CALL_COST}
+
+    for _ in range(2):
+        answer = await store.reserve(runtime_pool, lease, CALL | {"place": 2, "spent": [before]})
+        assert answer["outcome"] == "granted"
+
+    assert (await spent(admin_pool, tenant))["tokens"] == CALL_TOKENS
+    assert await reservations(admin_pool) == 1
+
+
 async def test_a_failed_calls_tokens_count(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
     await limit(admin_pool, tenant, tokens_per_month=100_000)
