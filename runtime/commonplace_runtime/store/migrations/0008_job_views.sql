@@ -318,10 +318,17 @@ CREATE FUNCTION commonplace.lane_figures() RETURNS jsonb LANGUAGE sql STABLE SET
 $$;
 
 -- The jobs of all teams by kind, as the peer's two queues would show them: [{"kind": event|summary, "waiting": queued and due,
--- "delayed": queued for later by a policy or after a failure, "active": under a lease, "stalled": under a lease that ran out,
+-- "delayed": queued for later by a policy or after a failure (by a policy as it was when they came: an end that lets them go
+-- sooner leaves them here), "active": under a lease, "stalled": under a lease that ran out,
 -- "completed": of the last 7 days, "failed": of the last 30}]. Counting stops at 100,000 each, at 1,000 of the last two.
 CREATE FUNCTION commonplace.queue_lanes_v1() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT commonplace.lane_figures()';
+
+-- Teams that no worker serves now: held or detached.
+CREATE FUNCTION commonplace.resting_teams() RETURNS SETOF uuid LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT team_id FROM commonplace.team_holds WHERE held_until > now()
+    UNION ALL SELECT id FROM commonplace.teams WHERE detached_at IS NOT NULL
+$$;
 
 -- See queue_stats_v1. The backlog is read from an index alone, as far as vacuum has seen the table; a held team's groups are
 -- stepped over there.
@@ -339,22 +346,23 @@ CREATE FUNCTION commonplace.queue_figures() RETURNS jsonb LANGUAGE sql STABLE SE
                     AND source_type = 'session_summary' AND completed_at > now() - interval '1 hour' ORDER BY completed_at DESC LIMIT 200)
             ) AS newest ORDER BY completed_at DESC LIMIT 200) AS measured),
         'arrivalRate', (SELECT count(*) / 60.0 FROM (SELECT FROM commonplace.jobs
-            WHERE id >= commonplace.first_id_of(now() - interval '60 s') LIMIT 100000) AS arrived))
+            WHERE id >= commonplace.first_id_of(now() - interval '60 s') AND team_id NOT IN (SELECT commonplace.resting_teams())
+            LIMIT 100000) AS arrived))
     -- A group that is due has a job at least, whatever its count says.
     FROM (SELECT coalesce(sum(greatest(waiting, 1)), 0) AS backlog, min(available_at) AS oldest FROM (
             SELECT waiting, available_at FROM commonplace.job_groups
-            WHERE available_at <= now() AND team_id NOT IN (
-                SELECT team_id FROM commonplace.team_holds WHERE held_until > now()
-                UNION ALL SELECT id FROM commonplace.teams WHERE detached_at IS NOT NULL)
+            WHERE available_at <= now() AND team_id NOT IN (SELECT commonplace.resting_teams())
             ORDER BY available_at LIMIT 100000) AS claimable) AS due,
-        (SELECT count(*) AS jobs, count(DISTINCT locked_by) AS workers FROM (
-            SELECT locked_by FROM commonplace.jobs WHERE status = 'processing' LIMIT 100000) AS taken) AS running
+        (SELECT count(*) AS jobs, count(DISTINCT j.locked_by) AS workers
+            FROM (SELECT team_id, project_id, session_key, locked_by FROM commonplace.jobs WHERE status = 'processing' LIMIT 100000) AS j
+                JOIN commonplace.job_groups g USING (team_id, project_id, session_key)
+            WHERE g.lease_until > now()) AS running
 $$;
 
 -- The queue of this database, over all teams: {"backlog": jobs of the sessions that may be claimed now, "oldestSeconds": how long
--- the one that has waited longest might have been, "inFlight": jobs being worked on, "workers": processes that work on them,
+-- the one that has waited longest might have been, "inFlight": jobs under a lease, "workers": processes that hold one,
 -- "serviceSeconds": a worker's time for one job, mean of the newest 200 of the last hour, or null, "arrivalRate": jobs a second
--- over the last minute, by the clocks of those who made the ids}. Counting stops at 100,000 sessions, jobs or arrivals.
+-- over the last minute, by the clocks of those who made the ids}. Teams that are held or detached do not count. Counting stops at 100,000 sessions, jobs or arrivals.
 CREATE OR REPLACE FUNCTION commonplace.queue_stats_v1() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT commonplace.queue_figures()';
 

@@ -8,7 +8,7 @@ from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store import jobs as store
 from commonplace_runtime.store.jobs import Claimed
 from commonplace_runtime.store.pool import Pool
-from tests.integration.runtime.worker.support import Tenant, make_tenant, put_event, take
+from tests.integration.runtime.worker.support import Tenant, expire_lease, make_tenant, put_event, take
 
 MB = 1_000_000
 BLANK = "x" * MB
@@ -156,3 +156,20 @@ async def test_what_a_session_left_is_forgotten_a_month_after_its_last_call(
 
     known = {"digests": ["d"]}
     assert await states(admin_pool) == {"c:old": {}, "c:open": known, "c:new": known}
+
+
+async def test_figures_leave_out_who_is_held_and_who_died(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant, held = await make_tenant(admin_pool), await make_tenant(admin_pool)
+    dead = await put_event(admin_pool, tenant, session="c:dead")
+    await take(runtime_pool, worker="dead")
+    await expire_lease(admin_pool, dead)
+    await put_event(admin_pool, held, session="c:held")
+    await admin_pool.execute(
+        "INSERT INTO commonplace.team_holds (team_id, held_until, reason) VALUES ($1, now() + interval '1 h', 'cost')",
+        held.team_id,
+    )
+
+    seen = await store.queue_stats(runtime_pool)
+
+    assert (seen["inFlight"], seen["workers"], seen["backlog"]) == (0, 0, 1)
+    assert round(seen["arrivalRate"] * 60) == 1
