@@ -72,13 +72,14 @@ class ChainedGenerator:
         failures: list[Failure] = []
         closed = set(avoid)
         before: FailureKind | None = None
-        for step in self._steps:
+        for place, step in enumerate(self._steps):
             if step.is_stronger and before != "invalid_output":
                 continue
             before = None
             if closed.issuperset(step.generator.credentials):
                 continue
-            if failures and may_call is not None and not await may_call(step.generator.estimate(batch), failures):
+            # The estimate that was asked about is the first step's, even where that one is paused.
+            if place and may_call is not None and not await may_call(step.generator.estimate(batch), failures):
                 break
             try:
                 generated = await step.generator.generate(batch)

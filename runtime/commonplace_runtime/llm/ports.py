@@ -46,7 +46,7 @@ class Estimate:
 
 
 MayCall: TypeAlias = Callable[[Estimate | None, Sequence[Failure]], Awaitable[bool]]
-"""Whether one more call may be made, after those that failed; asked before each but the first."""
+"""Whether one more call may be made, after those that failed; asked before each but that which `estimate` is of."""
 
 
 class Generator(Protocol):

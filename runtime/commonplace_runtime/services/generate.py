@@ -296,7 +296,8 @@ class _Work:
         earlier: Sequence[Failure]
         try:
             async with self._terms.slots.taken():
-                answer = await self._generator.generate(batch, avoid=self._paused, may_call=self._may_call)
+                may_call = self._may_call if self._claimed.limited else None
+                answer = await self._generator.generate(batch, avoid=self._paused, may_call=may_call)
             earlier = answer.earlier
         except GenerationFailed as error:
             answer, earlier = error.failure, error.earlier

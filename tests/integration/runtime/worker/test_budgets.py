@@ -648,6 +648,51 @@ async def test_a_chain_asks_before_it_goes_on(admin_pool: Pool, runtime_pool: Po
     assert used == 600 + 600 + CALL_TOKENS
 
 
+async def test_a_fallback_that_is_called_first_is_what_is_set_aside(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=1000)
+    await put_event(admin_pool, tenant)
+
+    class Dearer(ScriptedGenerator):
+        credentials = ("dearer:1",)
+
+        def estimate(self, batch: Batch) -> Estimate | None:
+            return Estimate(provider="dearer", model="dearer-1", input_tokens=900, output_tokens=50)
+
+    await store.pause(runtime_pool, "scripted:1", seconds=60, reason="told to")
+    dearer = Dearer()
+    dearer.go_on.clear()
+    chain = ChainedGenerator([Step(generator=ScriptedGenerator()), Step(generator=dearer)])
+    async with background(run_group(runtime_pool, chain, terms())) as running:
+        await dearer.called.wait()
+        assert await admin_pool.fetchval("SELECT model FROM commonplace.reservations") == "dearer-1"
+        dearer.go_on.set()
+        assert (await running).kind == "completed"
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_turns_that_split_side_by_side_overrun_by_one_call_each_at_most(
+    admin_pool: Pool, runtime_pool: Pool, slots: int
+) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=1000)
+    for session in range(slots):
+        for n in range(8):
+            await put_event(admin_pool, tenant, session=f"c:-:{session}", payload=n)
+
+    def refuse(_: Batch) -> Generated:
+        raise GenerationFailed(
+            Failure(kind="refusal", reason="told to", provider="scripted", model="scripted-1", input_tokens=400)
+        )
+
+    generators = [ScriptedGenerator(refuse) for _ in range(slots)]
+    turns = await asyncio.gather(*(run_group(runtime_pool, one, terms()) for one in generators))
+
+    assert {turn.kind for turn in turns} == {"held"}
+    assert 1000 <= (await spent(admin_pool, tenant))["tokens"] < 1000 + 400 * slots
+    assert await reservations(admin_pool) == 0
+
+
 async def test_usage_is_told_by_project_and_key(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
     elsewhere = Tenant(team_id=tenant.team_id, project_id=uuid7(), key_id=uuid7())
