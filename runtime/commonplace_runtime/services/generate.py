@@ -8,8 +8,8 @@ process stood still, or Postgres was away for too long) the results are refused 
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Literal
@@ -24,19 +24,18 @@ from commonplace_runtime.domain.payloads import is_heavy
 from commonplace_runtime.domain.retry import Failure, GiveUp, RetryAt, Split, decide, error_of, pause_seconds
 from commonplace_runtime.llm.ports import Batch, Estimate, GenerationFailed, Generator
 from commonplace_runtime.observability import JOBS, JOBS_RUNNING, MODEL_CALLS, MODEL_SECONDS, MODEL_TOKENS
+from commonplace_runtime.services.leases import KeptLease
 from commonplace_runtime.services.portion import Portion, portion_of
 from commonplace_runtime.services.results import Price, results_of, spent_on, storable, summary_of, without_call
 from commonplace_runtime.services.slots import CallSlots
 from commonplace_runtime.store import jobs as store
-from commonplace_runtime.store.jobs import Claimed, ClaimedJob, Lease
+from commonplace_runtime.store.jobs import Claimed, ClaimedJob
 from commonplace_runtime.store.pool import Pool
 
 log = structlog.get_logger(__name__)
 
 MAX_JOBS: Final = 30
 _FEW: Final = 5
-_HAND_BACK_SECONDS: Final = 5.0
-_WRITE_RETRY_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +112,7 @@ async def run_group(
     terms.turn.after = claim.claimed.lease.team_id
     work = _Work(pool, generator, terms, claim.claimed, frozenset(claim.paused))
     with JOBS_RUNNING.track_inprogress():
-        try:
-            return await work.under_lease()
-        except asyncio.CancelledError:
-            await _hand_back(pool, claim.claimed.lease, len(claim.claimed.jobs))
-            raise
+        return await work.under_lease()
 
 
 class _Work:
@@ -131,19 +126,33 @@ class _Work:
         self._terms = terms
         self._claimed = claimed
         self._paused = paused
-        self._spent: list[Failure] = []
-        self._settled: list[Failure] = []
+        self._spent: list[Generated | Failure] = []
+        self._settled: list[Generated | Failure] = []
+        self._under_way: Batch | None = None
         self._reservations = 0
         self._refused: Outcome | None = None
         self._started = monotonic()
-        # Held by a heartbeat, and by what may end the lease: one that was given back is not taken for a lost one.
-        self._lease_in_use = asyncio.Lock()
-        self._is_let_go = False
+        self._kept = KeptLease(pool, claimed.lease, seconds=terms.lease_seconds)
 
     async def under_lease(self) -> Outcome:
-        """The whole turn. The lease is kept for as long as it takes; where it is lost, so is the turn."""
+        """
+        The whole turn. The lease is kept for as long as it takes; where it is lost, so is the turn.
+
+        Cancelling hands the jobs back, their attempt uncounted.
+        """
+        try:
+            outcome = await self._turn()
+        except asyncio.CancelledError:
+            await self._kept.hand_back(len(self._claimed.jobs))
+            await self._count_lost()
+            raise
+        if outcome.kind == "lost":
+            await self._count_lost()
+        return outcome
+
+    async def _turn(self) -> Outcome:
         turn = asyncio.create_task(self._see_through())
-        heartbeat = asyncio.create_task(self._keep_lease())
+        heartbeat = asyncio.create_task(self._kept.keep())
         try:
             await asyncio.wait({turn, heartbeat}, return_when=asyncio.FIRST_COMPLETED)
             if turn.done():
@@ -155,27 +164,18 @@ class _Work:
             heartbeat.cancel()
             await asyncio.gather(turn, heartbeat, return_exceptions=True)
 
-    async def _keep_lease(self) -> None:
-        """Extend the lease at a third of its length, until it is lost."""
-        while True:
-            await asyncio.sleep(self._terms.lease_seconds / 3)
-            async with self._lease_in_use:
-                if self._is_let_go:
-                    continue
-                try:
-                    seconds = self._terms.whole_lease_seconds
-                    if not await store.extend_lease(self._pool, self._claimed.lease, lease_seconds=seconds):
-                        return
-                except Unavailable as error:
-                    # The turn goes on: if nobody claimed the session meanwhile, its results are still welcome.
-                    log.warning("heartbeat_failed", reason=error.message)
-
-    async def _tell(self, write: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
-        """`_patiently`, for what ends the lease unless its outcome is "granted"."""
-        async with self._lease_in_use:
-            told = await _patiently(self._terms, write)
-            self._is_let_go = told is None or told["outcome"] != "granted"
-            return told
+    async def _count_lost(self) -> None:
+        """What a turn spent that writes nothing. Of a team with a budget, what was set aside counts instead."""
+        if self._claimed.limited or self._kept.may_be_written:
+            return
+        spent = list(self._spent)
+        if self._under_way is not None:
+            # A call that is broken off may be billed, nobody knows how much.
+            estimate = await asyncio.to_thread(self._generator.estimate, self._under_way)
+            if estimate is not None:
+                spent.append(Failure(kind="transient", reason="broken off", **asdict(estimate)))
+        if counted := spent_on(spent, self._terms.price):
+            await self._kept.count_lost(self._claimed.jobs[0].key_id, counted)
 
     def _lost(self) -> Outcome:
         JOBS.labels("lost").inc(len(self._claimed.jobs))
@@ -202,7 +202,6 @@ class _Work:
                 if isinstance(written, Outcome):
                     return written
                 answer = written
-            self._spent.append(answer)
             oldest = _blamed(portion)[0]
             decision = decide(
                 answer,
@@ -212,7 +211,7 @@ class _Work:
                 jitter=self._terms.jitter(),
             )
             if not isinstance(decision, Split):
-                return await self._write_failure(portion, decision)
+                return await self._write_failure(portion, answer, decision)
             log.info("batch_split", classification=answer.kind, events=len(portion.events), keep=decision.keep)
             # Those left out stay leased and are handed back with the results: they are next in line.
             # No run is folded any more: one event of it may be at fault.
@@ -249,7 +248,7 @@ class _Work:
             closes_session=closes,
         )
 
-    async def _may_call(self, estimate: Estimate | None, spent: Sequence[Failure]) -> bool:
+    async def _may_call(self, estimate: Estimate | None, spent: Sequence[Generated | Failure]) -> bool:
         """
         Whether the budget has room for one more call; asked before each. `spent`: the turn's calls so far.
 
@@ -271,7 +270,7 @@ class _Work:
             "spent": spent_on(unsettled, self._terms.price),
             "leaseSeconds": self._terms.whole_lease_seconds,
         }
-        answer = await self._tell(lambda: store.reserve(self._pool, self._claimed.lease, call))
+        answer = await self._kept.tell(lambda: store.reserve(self._pool, self._claimed.lease, call))
         if answer is not None and answer["outcome"] != "lease_lost":
             self._settled += unsettled
         if answer is not None and answer["outcome"] == "granted":
@@ -285,9 +284,9 @@ class _Work:
         self._refused = Outcome(kind="held", jobs=jobs)
         return False
 
-    def _unsettled(self, *answers: Generated | Failure) -> Sequence[Mapping[str, Any]]:
+    def _unsettled(self) -> Sequence[Mapping[str, Any]]:
         """`spent` of the turn's calls that were not counted along with a reservation."""
-        counted = [one for one in (*self._spent, *answers) if not any(one is settled for settled in self._settled)]
+        counted = [one for one in self._spent if not any(one is settled for settled in self._settled)]
         return spent_on(counted, self._terms.price)
 
     async def _call(self, batch: Batch) -> Generated | Failure:
@@ -296,6 +295,7 @@ class _Work:
         earlier: Sequence[Failure]
         try:
             async with self._terms.slots.taken():
+                self._under_way = batch
                 may_call = self._may_call if self._claimed.limited else None
                 answer = await self._generator.generate(batch, avoid=self._paused, may_call=may_call)
             earlier = answer.earlier
@@ -307,10 +307,11 @@ class _Work:
             log.exception("generator_broke", provider=provider)
             answer = Failure(kind="poison", reason=f"the generator broke: {type(error).__name__}", provider=provider)
             earlier = ()
+        self._under_way = None
         MODEL_SECONDS.labels(answer.provider or self._generator.provider).observe(monotonic() - started)
         for one in (*earlier, answer):
             _count(one, self._generator.provider)
-        self._spent += earlier
+        self._spent += [*earlier, answer]
         for failure in (*earlier, *([answer] if isinstance(answer, Failure) else [])):
             await self._note_pause(failure)
         return answer
@@ -329,11 +330,11 @@ class _Work:
     async def _write_results(self, portion: Portion, generated: Generated, *, called: bool) -> Outcome | Failure:
         """How the turn ended, or why the database will never take these results."""
         try:
-            spent, seconds = self._unsettled(generated), monotonic() - self._started
+            spent, seconds = self._unsettled(), monotonic() - self._started
             make = partial(results_of, self._claimed, portion, generated, spent=spent, seconds=seconds)
             # Observations are bounded each; many of them take milliseconds to clean.
             results = make() if len(generated.observations) <= _FEW else await asyncio.to_thread(make)
-            written = await self._tell(lambda: store.complete(self._pool, self._claimed.lease, results))
+            written = await self._kept.tell(lambda: store.complete(self._pool, self._claimed.lease, results))
         except Exception as error:  # noqa: BLE001 - the driver's errors are the store's, and each of them ends the same way
             # Without its text, which quotes the row.
             log.error("results_refused", error=type(error).__name__, jobs=len(portion.jobs))  # noqa: TRY400
@@ -342,8 +343,6 @@ class _Work:
                 reason=f"the memories could not be stored: {type(error).__name__}",
                 provider=generated.provider,
                 model=generated.model,
-                input_tokens=generated.input_tokens,
-                output_tokens=generated.output_tokens,
             )
         if written is None or written["outcome"] == "lease_lost":
             log.warning("results_dropped", jobs=len(portion.jobs), stored=written is not None)
@@ -359,8 +358,7 @@ class _Work:
         )
         return Outcome(kind="completed", jobs=written["jobs"], memories=written["memories"])
 
-    async def _write_failure(self, portion: Portion, decision: RetryAt | GiveUp) -> Outcome:
-        last = self._spent[-1]
+    async def _write_failure(self, portion: Portion, last: Failure, decision: RetryAt | GiveUp) -> Outcome:
         verdict: dict[str, object] = {"retryAfterSeconds": None, "counted": True, "error": error_of(last)}
         if isinstance(decision, RetryAt):
             verdict |= {"retryAfterSeconds": decision.after_seconds, "counted": decision.counted}
@@ -370,7 +368,7 @@ class _Work:
             "spent": self._unsettled(),
             "jobs": [{"id": str(job.id), **verdict} for job in _blamed(portion)],
         }
-        written = await self._tell(lambda: store.fail(self._pool, self._claimed.lease, failures))
+        written = await self._kept.tell(lambda: store.fail(self._pool, self._claimed.lease, failures))
         if written is None or written["outcome"] == "lease_lost":
             return self._lost()
         JOBS.labels("retried").inc(written["retried"])
@@ -401,34 +399,3 @@ def _count(answer: Generated | Failure, provider: str) -> None:
     MODEL_CALLS.labels(provider, answer.kind if isinstance(answer, Failure) else "ok").inc()
     MODEL_TOKENS.labels(provider, "input").inc(answer.input_tokens)
     MODEL_TOKENS.labels(provider, "output").inc(answer.output_tokens)
-
-
-async def _patiently(terms: Terms, write: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
-    """
-    `write`, again and again while Postgres is away: a paid answer is worth waiting for.
-
-    None after two leases: the jobs belong to somebody else by then.
-    """
-    deadline = monotonic() + 2 * terms.lease_seconds
-    delay = _WRITE_RETRY_SECONDS
-    while True:
-        try:
-            return await write()
-        except Unavailable as error:
-            if monotonic() + delay > deadline:
-                return None
-            log.warning("results_waiting", reason=error.message, retry_in_seconds=delay)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, 2.0)
-
-
-async def _hand_back(pool: Pool, lease: Lease, count: int) -> None:
-    """Best effort: where it fails the lease runs out by itself."""
-    try:
-        async with asyncio.timeout(_HAND_BACK_SECONDS):
-            released = await store.release(pool, lease)
-    except (Unavailable, TimeoutError) as error:
-        log.warning("hand_back_failed", jobs=count, error=type(error).__name__)
-    else:
-        JOBS.labels("handed_back").inc(count)
-        log.info("jobs_handed_back", jobs=count, held=released)

@@ -189,6 +189,12 @@ async def fail(pool: Pool, lease: Lease, failures: Mapping[str, Any]) -> Mapping
     return written
 
 
+async def count_lost(pool: Pool, lease: Lease, payer: UUID | None, spent: Sequence[Mapping[str, Any]]) -> None:
+    """Count calls whose results nobody writes; not to be run again. spent: as in `count_spent`. Raises Unavailable."""
+    async with faults_as_unavailable():
+        await pool.execute(_SQL["count_lost"], lease.team_id, lease.project_id, payer, list(spent))
+
+
 async def release(pool: Pool, lease: Lease) -> bool:
     """Hand the lease back unused; False when it was lost. Raises Unavailable."""
     async with faults_as_unavailable():

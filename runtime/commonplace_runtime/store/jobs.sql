@@ -26,6 +26,10 @@ SELECT commonplace.complete_jobs_v1($1::uuid, $2::uuid, $3::text, $4::bigint, $5
 -- $1 team_id, $2 project_id, $3 session_key, $4 lease_token, $5 failures.
 SELECT commonplace.fail_jobs_v1($1::uuid, $2::uuid, $3::text, $4::bigint, $5::jsonb);
 
+-- count_lost --
+-- $1 team_id, $2 project_id, $3 key_id or null, $4 spent.
+SELECT commonplace.count_lost_v1($1::uuid, $2::uuid, $3::uuid, $4::jsonb);
+
 -- release --
 -- $1 team_id, $2 project_id, $3 session_key, $4 lease_token. False when the lease was lost.
 SELECT commonplace.release_jobs_v1($1::uuid, $2::uuid, $3::text, $4::bigint);

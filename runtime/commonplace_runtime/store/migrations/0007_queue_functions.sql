@@ -470,11 +470,22 @@ BEGIN
 END
 $$;
 
+-- Calls of a turn that writes nothing: its lease was lost, or its worker was stopped. Not of a team with a budget: what was set
+-- aside for them counts. Running it again counts again.
+CREATE FUNCTION commonplace.count_lost_v1(p_team_id uuid, p_project_id uuid, p_key_id uuid, p_spent jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY INVOKER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM set_config('app.team_id', p_team_id::text, true);
+    PERFORM commonplace.count_spent(p_team_id, p_project_id, p_key_id, p_spent, '', 0);
+END
+$$;
+
 -- Of the version before; nothing calls it any more.
 DROP FUNCTION commonplace.count_generation(uuid, uuid, uuid, jsonb, bigint);
 
 GRANT EXECUTE ON FUNCTION
     commonplace.end_reservation(uuid, uuid, text, boolean),
     commonplace.reserve_v1(uuid, uuid, text, bigint, jsonb),
+    commonplace.count_lost_v1(uuid, uuid, uuid, jsonb),
     commonplace.claim_v1(text, integer, integer, uuid, text[])
 TO commonplace_runtime;

@@ -693,6 +693,45 @@ async def test_turns_that_split_side_by_side_overrun_by_one_call_each_at_most(
     assert await reservations(admin_pool) == 0
 
 
+async def test_a_lost_turns_calls_are_told_in_usage(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    put = await put_event(admin_pool, tenant)
+    generator = ScriptedGenerator()
+    async with call_under_way(runtime_pool, generator) as running:
+        await expire_lease(admin_pool, put)
+        await take(runtime_pool, worker="another")
+        generator.go_on.set()
+        assert (await running).kind == "lost"
+
+    assert await spent(admin_pool, tenant) == {
+        "cost_microusd": CALL_COST, "input_tokens": 10, "model_calls": 1, "output_tokens": 5, "tokens": CALL_TOKENS,
+    }  # fmt: skip
+
+
+async def test_a_lost_turns_calls_count_once_under_a_budget(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=100_000)
+    put = await put_event(admin_pool, tenant)
+    generator = ScriptedGenerator()
+    async with call_under_way(runtime_pool, generator) as running:
+        await expire_lease(admin_pool, put)
+        await take(runtime_pool, worker="another")
+        generator.go_on.set()
+        assert (await running).kind == "lost"
+
+    assert (await spent(admin_pool, tenant))["tokens"] == ESTIMATE_TOKENS
+
+
+async def test_a_call_that_is_broken_off_counts_without_a_budget_too(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await put_event(admin_pool, tenant)
+    async with call_under_way(runtime_pool, ScriptedGenerator()) as running:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    assert (await spent(admin_pool, tenant))["tokens"] == ESTIMATE_TOKENS
+
+
 async def test_usage_is_told_by_project_and_key(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
     elsewhere = Tenant(team_id=tenant.team_id, project_id=uuid7(), key_id=uuid7())
