@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import structlog
 
@@ -30,6 +31,7 @@ from commonplace_runtime.services.housekeeping import keep_house
 from commonplace_runtime.services.readiness import readiness
 from commonplace_runtime.services.slots import CallSlots
 from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings
+from commonplace_runtime.store import jobs
 from commonplace_runtime.store.pool import Pool, open_pool_patiently
 
 log = structlog.get_logger(__name__)
@@ -116,6 +118,7 @@ class Worker:
             await self._terms.slots.room()
             if self._stop.is_set():
                 return
+            served = self._terms.turn.after
             try:
                 outcome = await run_group(self._pool, self._generator, self._terms, on_claim=self._bell.ring)
             except Unavailable as error:
@@ -123,6 +126,7 @@ class Worker:
             except Exception:
                 # One session that we cannot handle must not end the others; its lease runs out by itself.
                 log.exception("turn_broke")
+                await self._step_past(served)
             else:
                 delay = DATABASE_AWAY_SECONDS
                 self._note_pause(outcome)
@@ -131,6 +135,13 @@ class Worker:
                 continue
             await self._sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads the loops
             delay = min(delay * 2, DATABASE_AWAY_LONGEST_SECONDS)
+
+    async def _step_past(self, served: UUID) -> None:
+        """If the claim broke it would break again: the team after `served` is left for the next round."""
+        try:
+            self._terms.turn.after = await jobs.next_team(self._pool, served)
+        except Exception as error:  # noqa: BLE001 - the turn has failed already, and the next one asks the database again
+            log.warning("turn_not_passed", error=type(error).__name__)
 
     def _note_pause(self, outcome: Outcome) -> None:
         """Nobody may be called: look again when the first provider is back, or when its pause may have been lifted."""

@@ -152,6 +152,13 @@ async def claim(
     )
 
 
+async def next_team(pool: Pool, after: UUID) -> UUID:
+    """Whose turn it is after that team's; `FIRST` where the round is over. Raises Unavailable."""
+    async with faults_as_unavailable():
+        team: UUID | None = await pool.fetchval(_SQL["next_team"], after)
+    return team or FIRST
+
+
 async def reserve(pool: Pool, lease: Lease, call: Mapping[str, Any]) -> Mapping[str, Any]:
     """Set aside what a call may cost; the shapes stand above `reserve_v1`. Safe to run again. Raises Unavailable."""
     async with faults_as_unavailable():

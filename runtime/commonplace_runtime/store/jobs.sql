@@ -3,6 +3,10 @@
 -- when nothing is due.
 SELECT commonplace.claim_v1($1::text, $2::integer, $3::integer, $4::uuid, $5::text[]);
 
+-- next_team --
+-- $1 the team served last. Null: the first one.
+SELECT commonplace.next_team_v1($1::uuid);
+
 -- reserve --
 -- $1 team_id, $2 project_id, $3 session_key, $4 lease_token, $5 what the call may cost.
 SELECT commonplace.reserve_v1($1::uuid, $2::uuid, $3::text, $4::bigint, $5::jsonb);

@@ -131,8 +131,8 @@ BEGIN
 END
 $$;
 
--- The group to claim next, locked: of the first team after p_after that has due work, the one that waited longest.
--- p_with_summaries false: none with a summary to write. From team to team it looks at one row of the index, however many
+-- The group to claim next, locked: of the first team after p_after that has due work and is neither held nor detached, the one
+-- that waited longest. p_with_summaries false: none with a summary to write. From team to team it looks at one row of the index, however many
 -- groups wait for later; compared as rows, both columns bound the search, and no other index gives that order.
 CREATE FUNCTION commonplace.next_group(p_after uuid, p_with_summaries boolean) RETURNS SETOF commonplace.job_groups
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
@@ -145,7 +145,8 @@ BEGIN
         SELECT team_id, available_at INTO reached, earliest FROM commonplace.job_groups
             WHERE team_id > reached AND available_at IS NOT NULL ORDER BY team_id, available_at LIMIT 1;
         EXIT WHEN NOT FOUND;
-        CONTINUE WHEN earliest > now();
+        CONTINUE WHEN earliest > now() OR EXISTS (SELECT FROM commonplace.team_holds h WHERE h.team_id = reached AND h.held_until > now())
+            OR EXISTS (SELECT FROM commonplace.teams t WHERE t.id = reached AND t.detached_at IS NOT NULL);
         RETURN QUERY SELECT * FROM commonplace.job_groups g
             WHERE (team_id, available_at) >= (reached, earliest) AND (team_id, available_at) <= (reached, now())
                 AND available_at IS NOT NULL AND (p_with_summaries OR NOT EXISTS (
@@ -243,11 +244,6 @@ BEGIN
             CONTINUE;
         END IF;
         SELECT * INTO team FROM commonplace.teams WHERE id = found_group.team_id;
-        IF team.detached_at IS NOT NULL
-                OR EXISTS (SELECT FROM commonplace.team_holds h WHERE h.team_id = team.id AND h.held_until > now()) THEN
-            reached := team.id;
-            CONTINUE;
-        END IF;
         IF found_group.lease_until IS NOT NULL THEN
             expired := expired + commonplace.bury_spent_jobs(found_group.team_id, found_group.project_id, found_group.session_key);
             PERFORM commonplace.end_reservation(found_group.team_id, found_group.project_id, found_group.session_key, false);
@@ -270,6 +266,10 @@ BEGIN
     RETURN CASE WHEN put_right > 0 THEN jsonb_build_object('expired', expired, 'paused', to_jsonb(paused), 'jobs', '[]'::jsonb) END;
 END
 $$;
+
+-- The team whose turn it is after p_after, or NULL for the first one: who is to be passed over when a claim of it broke.
+CREATE FUNCTION commonplace.next_team_v1(p_after uuid) RETURNS uuid
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT team_id FROM commonplace.next_group(p_after, true)';
 
 -- Writes what a model call made of the lease's jobs, completes them and gives the group back.
 -- p_results: {"provider", "model", "spent": as in count_spent, "seconds": the worker's time or null, "state": for the next call
@@ -487,5 +487,6 @@ GRANT EXECUTE ON FUNCTION
     commonplace.end_reservation(uuid, uuid, text, boolean),
     commonplace.reserve_v1(uuid, uuid, text, bigint, jsonb),
     commonplace.count_lost_v1(uuid, uuid, uuid, jsonb),
-    commonplace.claim_v1(text, integer, integer, uuid, text[])
+    commonplace.claim_v1(text, integer, integer, uuid, text[]),
+    commonplace.next_team_v1(uuid)
 TO commonplace_runtime;

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
 from commonplace_runtime.domain.observations import Generated
@@ -116,15 +117,15 @@ async def test_a_full_worker_gives_its_next_free_place_to_the_team_that_waits(
     async with background(Worker(runtime_pool, generator, terms(), settings, stop).run()) as working:
         await generator.reached(4)
         await put_event(admin_pool, tenants[1 - busy], payload="single")
-        for calls in (5, 6):
+        for calls in range(5, 9):
             generator.permits.release()
             await generator.reached(calls)
         stop.set()
-        for _ in range(4):
+        for _ in range(6):
             generator.permits.release()
         await working
 
-    assert ["single"] in generator.batches[4:6]
+    assert ["single"] in generator.batches[4:8], "two sessions were claimed ahead"
 
 
 async def test_teams_take_turns_and_each_ones_sessions_go_oldest_first(admin_pool: Pool, runtime_pool: Pool) -> None:
@@ -237,6 +238,33 @@ async def test_a_claim_that_only_put_right_is_followed_by_another(admin_pool: Po
 
     assert (await run_group(runtime_pool, generator, terms())).kind != "idle"
     assert (await run_group(runtime_pool, generator, terms())).kind == "idle"
+
+
+async def test_a_claim_that_breaks_for_one_team_leaves_the_others_their_turns(
+    admin_pool: Pool, runtime_pool: Pool, database: Database
+) -> None:
+    held, broken, served = await make_tenants(admin_pool, 3)
+    for tenant in (held, broken):
+        await put_event(admin_pool, tenant, payload="broken")
+    await hold(admin_pool, held)
+    connection = await asyncpg.connect(database.superuser_url)
+    try:
+        await connection.execute(
+            "ALTER TABLE commonplace.job_groups ADD CONSTRAINT breaks_a_claim"
+            f" CHECK (lease_token = 0 OR team_id <> '{broken.team_id}')"
+        )
+    finally:
+        await connection.close()
+    put = await put_event(admin_pool, served, session="c:-:served")
+    settings, stop = worker_settings(database, COMMONPLACE_WORKER_CONCURRENCY="1"), asyncio.Event()
+
+    async def is_done() -> bool:
+        return await statuses(admin_pool, [put]) == ["completed"]
+
+    async with background(Worker(runtime_pool, ScriptedGenerator(), terms(), settings, stop).run()) as working:
+        await until(is_done)
+        stop.set()
+        await working
 
 
 async def test_a_dead_workers_session_comes_back_in_its_teams_turn(admin_pool: Pool, runtime_pool: Pool) -> None:
