@@ -34,15 +34,16 @@ def scaling_targets(settings: Settings) -> ScalingTargets:
 
 
 async def watch_queue(pool: Pool, settings: Settings) -> None:
-    """Look at the queue every REFRESH_SECONDS until cancelled. While Postgres is away the gauges run out."""
+    """
+    Look at the queue every REFRESH_SECONDS until cancelled. While Postgres is away the gauges run out.
+
+    So they do where the schema is of another version: its figures are logged as broken, and looked for again.
+    """
     targets = scaling_targets(settings)
     while True:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 stats = await jobs.queue_stats(pool)
-        except (Unavailable, TimeoutError) as error:
-            log.debug("queue_not_seen", error=type(error).__name__)
-        else:
             queue = QueueFigures(
                 backlog=int(stats["backlog"]),
                 oldest_seconds=stats["oldestSeconds"],
@@ -52,6 +53,10 @@ async def watch_queue(pool: Pool, settings: Settings) -> None:
                 arrival_rate=stats["arrivalRate"],
             )
             QUEUE.show(settings.runtime_name, queue, desired_workers(queue, targets))
+        except (Unavailable, TimeoutError) as error:
+            log.debug("queue_not_seen", error=type(error).__name__)
+        except Exception:
+            log.exception("queue_look_broke")
         await asyncio.sleep(REFRESH_SECONDS)
 
 
