@@ -366,6 +366,7 @@ class _Work:
             "provider": last.provider,
             "model": storable(last.model),
             "spent": self._unsettled(),
+            "seconds": monotonic() - self._started,
             "jobs": [{"id": str(job.id), **verdict} for job in _blamed(portion)],
         }
         written = await self._kept.tell(lambda: store.fail(self._pool, self._claimed.lease, failures))

@@ -28,7 +28,7 @@ ALTER TABLE commonplace.jobs
     ADD COLUMN covers_event bigint,
     ADD COLUMN event_bytes integer;
 COMMENT ON COLUMN commonplace.jobs.revision IS 'A session that goes on after its end gets a further summary: the next revision.';
-COMMENT ON COLUMN commonplace.jobs.service_seconds IS 'A worker''s time for this job: its call''s time, shared among the jobs of the call.';
+COMMENT ON COLUMN commonplace.jobs.service_seconds IS 'A worker''s time for this job, tries that failed included: a turn''s time from claim to write, shared among its jobs.';
 COMMENT ON COLUMN commonplace.jobs.retried IS 'How often a person asked for it again.';
 COMMENT ON COLUMN commonplace.jobs.awaited IS
     'Somebody waits for its end and is told by NOTIFY. Only then: a notice makes commits wait for each other.';

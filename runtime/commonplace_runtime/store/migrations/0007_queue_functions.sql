@@ -357,7 +357,8 @@ BEGIN
         FROM made JOIN wanted USING (generation_key)),
     closed AS (
         UPDATE commonplace.jobs SET status = 'completed', completed_at = now(), locked_at = NULL, locked_by = NULL, last_error = NULL,
-            service_seconds = (p_results ->> 'seconds')::real / nullif(cardinality(finished), 0), updated_at = now()
+            service_seconds = coalesce(service_seconds, 0) + (p_results ->> 'seconds')::real / nullif(cardinality(finished), 0),
+            updated_at = now()
         WHERE team_id = p_team_id AND id = ANY (finished)
         RETURNING id, key_id, actor, request_id, event_id, source_type, attempts),
     closed_noted AS (
@@ -392,7 +393,7 @@ END
 $$;
 
 -- Ends an attempt without memories: each job is tried again later or is given up.
--- p_failures: {"provider", "model", "spent": as in count_spent, "jobs": [{"id", "retryAfterSeconds" (null: give up),
+-- p_failures: {"provider", "model", "spent": as in count_spent, "seconds": the worker's time or null, "jobs": [{"id", "retryAfterSeconds" (null: give up),
 --   "counted": whether the attempt counts, "error": {"reason", "classification", …}}]}. Taken jobs that it leaves out are
 -- handed back. Returns {"outcome": written|lease_lost, "retried", "failed", "handedBack"}. Running it again writes nothing.
 CREATE OR REPLACE FUNCTION commonplace.fail_jobs_v1(p_team_id uuid, p_project_id uuid, p_session_key text, p_lease_token bigint,
@@ -429,6 +430,7 @@ BEGIN
             failed_at = CASE WHEN again THEN NULL ELSE now() END,
             attempts = CASE WHEN counted THEN job.attempts ELSE greatest(job.attempts - 1, 0) END,
             run_after = CASE WHEN again THEN now() + pause ELSE job.run_after END,
+            service_seconds = coalesce(job.service_seconds, 0) + coalesce((p_failures ->> 'seconds')::real / nullif(cardinality(named), 0), 0),
             last_error = error, locked_at = NULL, locked_by = NULL, updated_at = now()
         FROM verdict
         WHERE job.team_id = p_team_id AND job.project_id = p_project_id AND job.session_key = p_session_key

@@ -361,7 +361,8 @@ $$;
 
 -- The queue of this database, over all teams: {"backlog": jobs of the sessions that may be claimed now, "oldestSeconds": how long
 -- the one that has waited longest might have been, "inFlight": jobs under a lease, "workers": processes that hold one,
--- "serviceSeconds": a worker's time for one job, mean of the newest 200 of the last hour, or null, "arrivalRate": jobs a second
+-- "serviceSeconds": a worker's time for one job, tries that failed included, mean of the newest 200 that were completed in the last
+-- hour, or null: it does not know of jobs that were given up, "arrivalRate": jobs a second
 -- over the last minute, by the clocks of those who made the ids}. Teams that are held or detached do not count. Counting stops at 100,000 sessions, jobs or arrivals.
 CREATE OR REPLACE FUNCTION commonplace.queue_stats_v1() RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT commonplace.queue_figures()';

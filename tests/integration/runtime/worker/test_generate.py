@@ -84,6 +84,34 @@ async def test_noise_completes_without_a_memory(admin_pool: Pool, runtime_pool: 
 
     assert (outcome.kind, outcome.memories) == ("completed", 0)
     assert await statuses(admin_pool, [put]) == ["completed"]
+    assert await admin_pool.fetchval("SELECT service_seconds FROM commonplace.jobs") > 0, "cheap, not unknown"
+
+
+async def test_a_jobs_time_is_its_share_of_its_turns_those_that_failed_too(
+    admin_pool: Pool, runtime_pool: Pool
+) -> None:
+    tenant = await make_tenant(admin_pool)
+    puts = [await put_event(admin_pool, tenant, payload=n) for n in range(2)]
+    lease, jobs = await take(runtime_pool)
+    verdict = {"retryAfterSeconds": 0, "counted": True, "error": {"reason": "told to", "classification": "transient"}}
+    failed = [{"id": str(job.id), **verdict} for job in jobs]
+    await store.fail(runtime_pool, lease, {"seconds": 60, "jobs": failed})
+    await make_due(admin_pool, puts[0])
+    lease, jobs = await take(runtime_pool)
+    results = [{"id": str(job.id), "memories": []} for job in jobs]
+    await store.complete(runtime_pool, lease, {"seconds": 4, "jobs": results})
+
+    times = await admin_pool.fetch("SELECT service_seconds FROM commonplace.jobs ORDER BY number")
+    assert [row["service_seconds"] for row in times] == [32, 32]
+    assert (await store.queue_stats(runtime_pool))["serviceSeconds"] == 32
+
+
+async def test_a_turn_that_fails_tells_its_time(admin_pool: Pool, runtime_pool: Pool) -> None:
+    await put_event(admin_pool, await make_tenant(admin_pool))
+
+    await run_group(runtime_pool, _failing("transient"), terms())
+
+    assert await admin_pool.fetchval("SELECT service_seconds FROM commonplace.jobs") > 0
 
 
 async def test_a_session_is_served_in_one_call_and_in_order(admin_pool: Pool, runtime_pool: Pool) -> None:
