@@ -4,10 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import asyncpg
+
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store import jobs as store
 from commonplace_runtime.store.jobs import Claimed
 from commonplace_runtime.store.pool import Pool
+from tests.conftest import Database
 from tests.integration.runtime.worker.support import Tenant, expire_lease, make_tenant, put_event, take
 
 MB = 1_000_000
@@ -173,3 +176,28 @@ async def test_figures_leave_out_who_is_held_and_who_died(admin_pool: Pool, runt
 
     assert (seen["inFlight"], seen["workers"], seen["backlog"]) == (0, 0, 1)
     assert round(seen["arrivalRate"] * 60) == 1
+
+
+async def test_a_claim_steps_over_the_sessions_that_wait_for_later(admin_pool: Pool, database: Database) -> None:
+    busy, waiting, due = sorted([await make_tenant(admin_pool) for _ in range(3)], key=lambda tenant: tenant.team_id)
+    for tenant, delay in ((busy, -1), (waiting, 3600)):
+        await admin_pool.execute(
+            "INSERT INTO commonplace.job_groups (team_id, project_id, session_key, available_at, waiting)"
+            " SELECT $1, $2, 'c:' || n, now() + make_interval(secs => $3), 1 FROM generate_series(1, 20000) n",
+            tenant.team_id,
+            tenant.project_id,
+            delay,
+        )
+    await put_event(admin_pool, due, payload="due")
+    connection = await asyncpg.connect(database.superuser_url)
+    try:
+        await connection.execute("ANALYZE commonplace.job_groups")
+        for _ in range(2):
+            plan = await connection.fetchval(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM commonplace.next_group('{busy.team_id}', true)"
+            )
+    finally:
+        await connection.close()
+    [look] = json.loads(plan)
+    assert look["Plan"]["Actual Rows"] == 1
+    assert look["Plan"]["Shared Hit Blocks"] + look["Plan"]["Shared Read Blocks"] < 100, "pages of 40,000 sessions"
