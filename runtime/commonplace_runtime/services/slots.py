@@ -22,7 +22,8 @@ class CallSlots:
     def __init__(self, size: int) -> None:
         self._slots = asyncio.Semaphore(size)
         self._freed = asyncio.Event()
-        self._mean_seconds = 0.0
+        # Until a call has shown that it is short.
+        self._mean_seconds = AHEAD_SECONDS
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:

@@ -33,6 +33,8 @@ async def test_no_more_calls_than_slots_run_at_once() -> None:
 async def test_sessions_are_claimed_ahead_while_calls_are_short() -> None:
     kept = CallSlots(1)
     async with kept.taken():
+        assert not await is_roomy(kept)  # nobody knows yet
+    async with kept.taken():
         assert await is_roomy(kept)
 
 
