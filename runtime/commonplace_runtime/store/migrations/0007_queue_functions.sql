@@ -132,8 +132,9 @@ END
 $$;
 
 -- The group to claim next, locked: of the first team after p_after that has due work and is neither held nor detached, the one
--- that waited longest. p_with_summaries false: none with a summary to write. From team to team it looks at one row of the index, however many
--- groups wait for later; compared as rows, both columns bound the search, and no other index gives that order.
+-- that waited longest. p_with_summaries false: none with a summary to write. From team to team it looks at one row of the
+-- index, however many groups wait for later; compared as rows, both columns bound the search, and no other index gives that
+-- order.
 CREATE FUNCTION commonplace.next_group(p_after uuid, p_with_summaries boolean) RETURNS SETOF commonplace.job_groups
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_sort = off SET enable_incremental_sort = off AS $$
