@@ -37,6 +37,7 @@ DECLARE
     spent_tokens bigint;
     spent_cost bigint;
     verdict record;
+    lease_end timestamptz;
 BEGIN
     -- Asked again, because a refusal's answer was lost, the lease is the newest and is nobody's. One that ran out is lost as
     -- well: what it had set aside may have been counted by now.
@@ -73,8 +74,8 @@ BEGIN
             model = excluded.model, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
             cost_microusd = excluded.cost_microusd, place = excluded.place, created_at = now();
         -- The call begins with a whole lease, however long the budget's lock was waited for.
-        UPDATE commonplace.job_groups SET lease_until = clock_timestamp() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer),
-            available_at = clock_timestamp() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer)
+        lease_end := clock_timestamp() + make_interval(secs => (p_call ->> 'leaseSeconds')::integer);
+        UPDATE commonplace.job_groups SET lease_until = lease_end, available_at = lease_end
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = p_session_key AND p_call ? 'leaseSeconds';
         RETURN jsonb_build_object('outcome', 'granted');
     END IF;
