@@ -125,7 +125,7 @@ async def test_a_full_worker_gives_its_next_free_place_to_the_team_that_waits(
             generator.permits.release()
         await working
 
-    assert ["single"] in generator.batches[4:8], "two sessions were claimed ahead"
+    assert ["single"] in generator.batches[4:8], "two sessions were claimed ahead: one job time of four slots"
 
 
 async def test_teams_take_turns_and_each_ones_sessions_go_oldest_first(admin_pool: Pool, runtime_pool: Pool) -> None:
