@@ -281,9 +281,9 @@ async def test_a_budget_is_shown_as_it_is_spent_and_a_raised_one_lets_generation
 
     async def spend(kind: str, quantity: int) -> None:
         await world.sql.execute(
-            """INSERT INTO commonplace.usage_counters (team_id, month, kind, quantity)
-               VALUES ($1, date_trunc('month', now() AT TIME ZONE 'UTC')::date, $2, $3)
-               ON CONFLICT (team_id, month, kind, project_id, key_id, model)
+            """INSERT INTO commonplace.usage_counters (team_id, month, kind, quantity, shard)
+               VALUES ($1, date_trunc('month', now() AT TIME ZONE 'UTC')::date, $2, $3, 0)
+               ON CONFLICT (team_id, month, kind, project_id, key_id, model, shard)
                    DO UPDATE SET quantity = excluded.quantity""",
             team_id,
             kind,
