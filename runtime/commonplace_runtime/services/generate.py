@@ -191,8 +191,8 @@ class _Work:
             if batch is None:
                 answer = without_call(self._claimed.state, self._generator.provider)
             else:
-                # An estimate takes as long as writing the prompt: only who has a budget needs it.
-                estimate = self._generator.estimate(batch) if self._claimed.limited else None
+                # As long as writing the prompt: only who has a budget needs it, and nobody else waits for it.
+                estimate = await asyncio.to_thread(self._generator.estimate, batch) if self._claimed.limited else None
                 if await self._may_call(estimate, self._spent):
                     answer = await self._call(batch)
                 if self._refused is not None:
@@ -225,7 +225,7 @@ class _Work:
 
         def prepare() -> tuple[Condensed, int]:
             condensed = condense(events, seen, fold_runs=fold_runs)
-            kept = [one.event for one in sorted(condensed.kept, key=lambda one: one.places[0])]
+            kept = [one.event for one in condensed.kept]
             return condensed, self._generator.batch_size(kept) if kept else 0
 
         if not is_heavy([event.payload for event in events]):

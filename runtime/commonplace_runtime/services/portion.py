@@ -36,7 +36,7 @@ def portion_of(jobs: Sequence[ClaimedJob], condensed: Condensed, size: int) -> P
 
     condensed: of the jobs' events; its places count the jobs that have one.
     """
-    kept = sorted(condensed.kept, key=lambda one: one.places[0])
+    kept = condensed.kept
     with_event = [job for job in jobs if job.event is not None]
     taken = list(jobs)
     if size < len(kept):
