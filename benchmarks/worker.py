@@ -1,9 +1,9 @@
 """
 How fast one worker process turns queued jobs into memories, beside the same calls and commits without claiming.
 
-    python -m benchmarks.worker            every question, about a quarter of an hour on two cores
-    python -m benchmarks.worker --quick    a tenth of the sessions: a look, no measurement
-    python -m benchmarks.worker --only wait
+    .venv/bin/python -m benchmarks.worker            every question, about a quarter of an hour on two cores
+    .venv/bin/python -m benchmarks.worker --quick    a tenth of the sessions: a look, no measurement
+    .venv/bin/python -m benchmarks.worker --only wait
 
 Everything is real and on this machine: PostgreSQL with durable commits, Redis, api and worker processes, and a provider
 over HTTP (`tests/fakes/provider.py`) that answers after a chosen latency. All of them share the machine's cores, the
