@@ -53,7 +53,7 @@ def login_name(purpose: str, runtime: MemoryRuntime, *, installation: str) -> st
 
     Roles belong to the whole database server, so two runtimes, or two clusters, on one server must not share a name.
     """
-    place = "/".join((installation, runtime.namespace, runtime.name))
+    place = f"{installation}/{runtime.namespace}/{runtime.name}"
     return f"commonplace_{purpose}_{hashlib.sha256(place.encode()).hexdigest()[:10]}"
 
 
