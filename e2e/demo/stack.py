@@ -21,7 +21,7 @@ from commonplace_runtime.services import tenants
 from commonplace_runtime.services.migrate import migrate
 from commonplace_runtime.store.pool import open_pool
 from e2e.cluster.control_plane import ControlPlane
-from e2e.demo.report import CheckFailed
+from e2e.report import CheckFailed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNTIME_LOGIN, OPERATOR_LOGIN = "demo_runtime", "demo_operator"
