@@ -30,7 +30,7 @@ PROGRAMS: Final = (
     "kubeadm",
     "kubectl",
 )
-_SOURCES: Final = Path(__file__).parent / "go"
+_SOURCES: Final = Path(__file__).parent / "go" / "kubernetes"
 _BINARY: Final = "kubernetes"
 _CHECKSUM: Final = "sha256"
 _VERSION_PACKAGE: Final = "k8s.io/component-base/version"

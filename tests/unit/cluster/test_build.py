@@ -67,7 +67,7 @@ def test_the_version_is_the_one_that_go_mod_pins_and_the_binary_reports(sources:
 
 
 def test_the_go_program_knows_every_name_that_is_linked_to_it() -> None:
-    main = (Path(__file__).resolve().parents[3] / "e2e/cluster/go/main.go").read_text()
+    main = (Path(__file__).resolve().parents[3] / "e2e/cluster/go/kubernetes/main.go").read_text()
     assert all(f'"{program}":' in main for program in PROGRAMS)
 
 
