@@ -170,6 +170,9 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=dies_with_parent(),  # noqa: PLW1509 - this process has no other thread
             )
+        self._write_record()
+
+    def _write_record(self) -> None:
         identities = {name: Identity.of(process.pid) for name, process in self.running.items()}
         identities["supervisor"] = Identity.of(os.getpid())
         processes = {name: asdict(who) for name, who in identities.items() if who}
