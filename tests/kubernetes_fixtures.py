@@ -48,7 +48,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _needs_cluster(item: pytest.Item) -> bool:
-    return "control_plane" in getattr(item, "fixturenames", ())
+    return not {"control_plane", "plane"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
