@@ -1,8 +1,8 @@
 """
-All that the operator may know of the runtime, and what both must spell alike.
+What the operator may know of the runtime, and what both must spell alike.
 
-Pure, standard library only: the operator imports nothing else of this package, and so a
-setting, a path or a token shape that one side misspells cannot exist.
+Pure, standard library only: besides this the operator imports `scaling.py` and nothing else of this
+package, and so a setting, a path or a token shape that one side misspells cannot exist.
 """
 
 import hashlib

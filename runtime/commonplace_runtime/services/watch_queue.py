@@ -9,9 +9,9 @@ import structlog
 
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.models import Json
-from commonplace_runtime.domain.scaling import QueueFigures, ScalingTargets, desired_workers
 from commonplace_runtime.domain.wire import LaneRow, lanes_of
 from commonplace_runtime.observability import QUEUE
+from commonplace_runtime.scaling import QueueFigures, ScalingTargets, desired_workers
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store import job_views, jobs
 from commonplace_runtime.store.pool import Pool
