@@ -51,6 +51,7 @@ async def watch_queue(pool: Pool, settings: Settings) -> None:
                 workers=int(stats["workers"]),
                 service_seconds=stats["serviceSeconds"],
                 arrival_rate=stats["arrivalRate"],
+                sessions=int(stats["sessions"]),
             )
             QUEUE.show(settings.runtime_name, queue, desired_workers(queue, targets))
         except (Unavailable, TimeoutError) as error:
