@@ -173,6 +173,7 @@ def _counts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "backlog": int(raw["backlog"]),
         "sessions": int(raw["sessions"]),
         "oldest_seconds": float(raw["oldestSeconds"]),
+        "busy_sessions": int(raw["busySessions"]),
         "in_flight": int(raw["inFlight"]),
         "arrival_rate": float(raw["arrivalRate"]),
     }

@@ -127,7 +127,8 @@ class TeamQueue:
     """
     What waits and runs for one team.
 
-    sessions: over how many the backlog is spread. arrival_rate: jobs a second. workers: the limit of its Quotas.
+    sessions: over how many the backlog is spread. busy_sessions, in_flight: sessions that workers have, and their jobs
+    of this moment. arrival_rate: jobs a second. workers: the limit of its Quotas.
     """
 
     team_id: str
@@ -136,6 +137,7 @@ class TeamQueue:
     backlog: int
     sessions: int
     oldest_seconds: float
+    busy_sessions: int
     in_flight: int
     arrival_rate: float
     workers: int | None
@@ -149,6 +151,7 @@ class OtherQueues:
     backlog: int = 0
     sessions: int = 0
     oldest_seconds: float = 0.0
+    busy_sessions: int = 0
     in_flight: int = 0
     arrival_rate: float = 0.0
 

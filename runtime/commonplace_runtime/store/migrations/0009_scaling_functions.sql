@@ -44,7 +44,7 @@ CREATE FUNCTION commonplace.team_figures(p_most_teams integer) RETURNS jsonb LAN
         WHERE available_at <= now() AND team_id NOT IN (SELECT commonplace.resting_teams())
         ORDER BY available_at LIMIT 100000),
     running AS (
-        SELECT j.team_id, j.locked_by
+        SELECT j.team_id, j.project_id, j.session_key, j.locked_by
         FROM (SELECT team_id, project_id, session_key, locked_by FROM commonplace.jobs WHERE status = 'processing' LIMIT 100000) AS j
             JOIN commonplace.job_groups g USING (team_id, project_id, session_key)
         WHERE g.lease_until > now()),
@@ -53,14 +53,14 @@ CREATE FUNCTION commonplace.team_figures(p_most_teams integer) RETURNS jsonb LAN
         WHERE id >= commonplace.first_id_of(now() - interval '60 s') AND team_id NOT IN (SELECT commonplace.resting_teams())
         LIMIT 100000),
     counted AS (
-        SELECT team_id, sum(backlog)::bigint AS backlog, sum(sessions)::bigint AS sessions, sum(in_flight)::bigint AS in_flight,
-            sum(arrivals)::bigint AS arrivals, min(oldest) AS oldest
+        SELECT team_id, sum(backlog)::bigint AS backlog, sum(sessions)::bigint AS sessions, sum(busy)::bigint AS busy,
+            sum(in_flight)::bigint AS in_flight, sum(arrivals)::bigint AS arrivals, min(oldest) AS oldest
         FROM (
             -- A group that is due has a job at least, whatever its count says.
-            SELECT team_id, sum(greatest(waiting, 1)) AS backlog, count(*) AS sessions, 0 AS in_flight, 0 AS arrivals,
+            SELECT team_id, sum(greatest(waiting, 1)) AS backlog, count(*) AS sessions, 0 AS busy, 0 AS in_flight, 0 AS arrivals,
                 min(available_at) AS oldest FROM claimable GROUP BY team_id
-            UNION ALL SELECT team_id, 0, 0, count(*), 0, NULL FROM running GROUP BY team_id
-            UNION ALL SELECT team_id, 0, 0, 0, count(*), NULL FROM arrived GROUP BY team_id) AS parts
+            UNION ALL SELECT team_id, 0, 0, count(DISTINCT (project_id, session_key)), count(*), 0, NULL FROM running GROUP BY team_id
+            UNION ALL SELECT team_id, 0, 0, 0, 0, count(*), NULL FROM arrived GROUP BY team_id) AS parts
         GROUP BY team_id),
     ranked AS (
         SELECT *, coalesce(extract(epoch FROM now() - oldest), 0) AS oldest_seconds,
@@ -70,23 +70,24 @@ CREATE FUNCTION commonplace.team_figures(p_most_teams integer) RETURNS jsonb LAN
         'workers', (SELECT coalesce(jsonb_object_agg(locked_by, jobs), '{}') FROM (
             SELECT locked_by, count(*) AS jobs FROM running GROUP BY locked_by ORDER BY jobs DESC LIMIT 10000) AS busy),
         'teams', (SELECT coalesce(jsonb_agg(jsonb_build_object('teamId', t.id, 'slug', t.slug, 'ownerUid', t.owner_uid,
-                'backlog', r.backlog, 'sessions', r.sessions, 'oldestSeconds', r.oldest_seconds, 'inFlight', r.in_flight,
-                'arrivalRate', r.arrivals / 60.0, 'workers', l.workers) ORDER BY r.place), '[]')
+                'backlog', r.backlog, 'sessions', r.sessions, 'oldestSeconds', r.oldest_seconds, 'busySessions', r.busy,
+                'inFlight', r.in_flight, 'arrivalRate', r.arrivals / 60.0, 'workers', l.workers) ORDER BY r.place), '[]')
             FROM ranked r JOIN commonplace.teams t ON t.id = r.team_id LEFT JOIN commonplace.team_limits l ON l.team_id = r.team_id
             WHERE r.place <= p_most_teams),
         'others', (SELECT jsonb_build_object('teams', count(*), 'backlog', coalesce(sum(backlog), 0), 'sessions', coalesce(sum(sessions), 0),
-                'oldestSeconds', coalesce(max(oldest_seconds), 0), 'inFlight', coalesce(sum(in_flight), 0),
-                'arrivalRate', coalesce(sum(arrivals), 0) / 60.0)
+                'oldestSeconds', coalesce(max(oldest_seconds), 0), 'busySessions', coalesce(sum(busy), 0),
+                'inFlight', coalesce(sum(in_flight), 0), 'arrivalRate', coalesce(sum(arrivals), 0) / 60.0)
             FROM ranked WHERE place > p_most_teams))
 $$;
 
 -- The queue of this database, team by team, for whoever scales its workers. p_generation, p_owner_uid: of the MemoryRuntime.
 -- Returns {"now", "serviceSeconds": as in queue_stats_v1, "workers": {process that holds a lease: its jobs},
--- "teams": [{"teamId", "slug", "ownerUid", "backlog": jobs of the sessions that may be claimed now, "sessions": how many those are,
--- "oldestSeconds": how long the one that has waited longest might have been, "inFlight": jobs under a lease, "arrivalRate": jobs a
--- second over the last minute, "workers": the limit of its Quotas or null}], "others": the same summed over the teams past the
--- busiest 1,000, and "teams": how many those are}. Teams with nothing of it are left out; of a team that is held or detached only
--- what is in flight counts. Counting stops at 100,000 sessions, jobs or arrivals.
+-- "teams": [{"teamId", "slug", "ownerUid", "backlog": jobs of the sessions that may be claimed now, "sessions": how many those
+-- are, "oldestSeconds": how long the one that has waited longest might have been, "busySessions", "inFlight": sessions under a
+-- lease and their jobs that are worked on, "arrivalRate": jobs a second over the last minute, "workers": the limit of its Quotas
+-- or null}], "others": the same summed over the teams past the busiest 1,000, and "teams": how many those are}. Teams with nothing
+-- of it are left out; of a team that is held or detached only what is in flight counts. Counting stops at 100,000 sessions, jobs
+-- or arrivals.
 CREATE FUNCTION commonplace.queue_by_team_v1(p_installation text, p_term bigint, p_generation bigint, p_owner_uid text)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

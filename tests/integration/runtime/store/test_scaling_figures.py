@@ -30,7 +30,8 @@ def of(seen: Any, tenant: Tenant) -> dict[str, Any]:
 async def test_each_team_is_told_of_with_its_limit(admin_pool: Pool, runtime_pool: Pool, operator_pool: Pool) -> None:
     busy, quiet = await make_tenant(admin_pool), await make_tenant(admin_pool)
     await set_limits(admin_pool, str(busy.team_id), workers=3)
-    await put_event(admin_pool, busy, session="c:one")
+    for _ in range(2):
+        await put_event(admin_pool, busy, session="c:one")
     await take(runtime_pool, worker="pod-1")
     for session in ("c:two", "c:two", "c:three"):
         await put_event(admin_pool, busy, session=session)
@@ -39,9 +40,9 @@ async def test_each_team_is_told_of_with_its_limit(admin_pool: Pool, runtime_poo
     seen = await look(operator_pool)
 
     told = of(seen, busy)
-    assert (told["backlog"], told["sessions"], told["inFlight"], told["workers"]) == (3, 2, 1, 3)
-    assert told["arrivalRate"] == pytest.approx(4 / 60)
-    assert seen["workers"] == {"pod-1": 1}
+    assert (told["backlog"], told["sessions"], told["workers"]) == (3, 2, 3)
+    assert (told["busySessions"], told["inFlight"], seen["workers"]) == (1, 2, {"pod-1": 2})
+    assert told["arrivalRate"] == pytest.approx(5 / 60)
     waiting = of(seen, quiet)
     assert (waiting["backlog"], waiting["inFlight"], waiting["workers"]) == (0, 0, None)
     assert (seen["others"]["teams"], seen["others"]["backlog"]) == (0, 0)
