@@ -54,7 +54,7 @@ class Cluster(Protocol):
         ...
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
-        """Delete the object of that uid. Raises NotFound, Conflict for another uid."""
+        """Delete the object of that uid and what it owns. Raises NotFound, Conflict for another uid."""
         ...
 
 
@@ -181,7 +181,9 @@ class KubernetesCluster:
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
         """See `Cluster`."""
-        await self._request("delete", kind, object_path(kind, namespace, name), body={"preconditions": {"uid": uid}})
+        # Background: a Job deleted by the API's own default would leave its pods behind.
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        await self._request("delete", kind, object_path(kind, namespace, name), body=body)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -52,6 +52,11 @@ def mint_token() -> Token:
     return Token(contract.make_token(secrets.token_bytes(contract.TOKEN_ENTROPY_BYTES)))
 
 
+def mint_password() -> str:
+    """A new password for a log-in role: 256 bits, of characters that need no encoding in a URI."""
+    return secrets.token_urlsafe(32)
+
+
 def uuid7() -> str:
     """A time-ordered UUID, version 7 of RFC 9562."""
     milliseconds, chance = time.time_ns() // 1_000_000, secrets.randbits(74)
@@ -172,6 +177,7 @@ class Operator:
             clock=self._clock,
             chance=random.random,
             mint=self._mint,
+            mint_password=mint_password,
             new_id=self._new_id,
             enqueue=self.queue.add,
             enqueue_after=self.queue.add_after,
@@ -182,6 +188,7 @@ class Operator:
                 resync_seconds=settings.resync_seconds, quota_refresh_seconds=settings.quota_refresh_seconds
             ),
             databases=databases,
+            runtime_image=settings.runtime_image,
             operator_class=settings.operator_class,
             namespaces=settings.watch_namespaces,
         )

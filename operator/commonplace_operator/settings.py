@@ -36,6 +36,9 @@ class Settings(BaseSettings):
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
         description="Serves the objects whose annotation commonplace.dev/operator-class says so; without one: default.",
     )
+    runtime_image: str = Field(
+        default="commonplace/runtime", description="Repository of the image of managed runtimes that name none."
+    )
     host: str = Field(default="127.0.0.1", description="Address of health and metrics; 0.0.0.0 in a pod.")
     port: int = Field(default=8780, ge=0, le=65535, description="Port of health and metrics; 0: any free one.")
     workers: int = Field(default=16, ge=1, le=128, description="Objects reconciled at once.")

@@ -6,10 +6,12 @@ package, and so a setting, a path or a token shape that one side misspells canno
 """
 
 import hashlib
+import json
 import re
 import shlex
 import zlib
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Final, Literal, TypeAlias, get_args
 
 VERSION: Final = "0.1.0"
 """Version of the one distribution; the operator's default image tag is its own version."""
@@ -20,6 +22,8 @@ SCHEMA_VERSION: Final = 9
 ENV_PREFIX: Final = "COMMONPLACE_"
 ENV_DATABASE_URL: Final = "COMMONPLACE_DATABASE_URL"
 ENV_ADMIN_DATABASE_URL: Final = "COMMONPLACE_ADMIN_DATABASE_URL"
+ENV_RUNTIME_LOGIN_URL: Final = "COMMONPLACE_RUNTIME_LOGIN_URL"
+ENV_OPERATOR_LOGIN_URL: Final = "COMMONPLACE_OPERATOR_LOGIN_URL"
 ENV_REDIS_URL: Final = "COMMONPLACE_REDIS_URL"
 ENV_HOST: Final = "COMMONPLACE_HOST"
 ENV_PORT: Final = "COMMONPLACE_PORT"
@@ -37,6 +41,7 @@ ENV_GEMINI_API_KEY: Final = "GEMINI_API_KEY"
 ENV_OPENAI_API_KEY: Final = "OPENAI_API_KEY"
 ENV_OPENROUTER_API_KEY: Final = "OPENROUTER_API_KEY"
 ENV_CONCURRENCY: Final = "COMMONPLACE_WORKER_CONCURRENCY"
+ENV_EMBEDDED_PASSWORD: Final = "COMMONPLACE_EMBEDDED_PASSWORD"  # noqa: S105 - its name
 
 API_PORT: Final = 8787
 METRICS_PORT: Final = 9787
@@ -44,6 +49,8 @@ MCP_PATH: Final = "/v1/mcp"
 HEALTH_PATH: Final = "/healthz"
 READINESS_PATH: Final = "/api/readiness"
 METRICS_PATH: Final = "/metrics"
+WORKER_READINESS_PATH: Final = "/readyz"
+"""Of the worker, on its metrics port beside `METRICS_PATH` and `HEALTH_PATH`."""
 
 ROLE_OWNER: Final = "commonplace_owner"
 ROLE_RUNTIME: Final = "commonplace_runtime"
@@ -133,3 +140,68 @@ def mcp_url(public_url: str) -> str:
 def connect_command(url: str, token: str) -> str:
     """The paste-ready line for Claude Code; `url` is `mcp_url(...)`."""
     return f'claude mcp add --transport http commonplace {shlex.quote(url)} --header "Authorization: Bearer {token}"'
+
+
+MigrationOutcome: TypeAlias = Literal["migrated", "failed"]
+MigrationReason: TypeAlias = Literal[
+    "Migrated",
+    "DatabaseRolesMissing",
+    "MigrationFailed",
+    "SchemaNewer",
+    "DatabaseUnavailable",
+    "DatabaseRefused",
+]
+REPORT_BYTES: Final = 4096
+"""Longest report: what Kubernetes keeps of a container's termination message."""
+
+_MESSAGE_CHARACTERS: Final = 600
+_MORE: Final = "-- and more: run the command again after these"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrationReport:
+    """
+    What one `commonplace migrate` came to, as it leaves it for whoever started it.
+
+    reason: `Migrated`, or why not: `DatabaseRolesMissing` (an administrator must run `sql`), `SchemaNewer` (this
+    program is older than the schema), `DatabaseUnavailable` (try again), `DatabaseRefused` (a connection string is
+    wrong), `MigrationFailed` (all else). schema_version: of the database, None where it is not known. No passwords.
+    """
+
+    outcome: MigrationOutcome
+    reason: MigrationReason
+    message: str
+    schema_version: int | None = None
+    sql: str = ""
+
+    def to_json(self) -> str:
+        """One line of at most `REPORT_BYTES` bytes of ASCII; too long a message is cut, of `sql` whole lines go."""
+        message = self.message
+        if len(message) > _MESSAGE_CHARACTERS:
+            message = message[: _MESSAGE_CHARACTERS - 1] + "…"
+        lines, kept = self.sql.splitlines(), len(self.sql.splitlines())
+        while len(text := self._encoded(message, lines, kept)) > REPORT_BYTES and kept:
+            kept -= 1
+        # A letter takes at most 12 bytes, so a quarter of the longest message fits whatever it says.
+        return text if len(text) <= REPORT_BYTES else self._encoded(message[: _MESSAGE_CHARACTERS // 4], lines, 0)
+
+    def _encoded(self, message: str, lines: list[str], kept: int) -> str:
+        shown = lines if kept == len(lines) else [*lines[:kept], _MORE]
+        return json.dumps(asdict(self) | {"message": message, "sql": "\n".join(shown)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "MigrationReport | None":
+        """What `to_json` wrote; None for anything else, such as the last lines of a log."""
+        try:
+            report = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        version = report.schema_version
+        is_report = (
+            report.outcome in get_args(MigrationOutcome)
+            and report.reason in get_args(MigrationReason)
+            and isinstance(report.message, str)
+            and isinstance(report.sql, str)
+            and (version is None or (isinstance(version, int) and not isinstance(version, bool)))
+        )
+        return report if is_report else None

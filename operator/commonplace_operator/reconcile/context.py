@@ -59,6 +59,7 @@ class Context:
     enqueue, enqueue_after: have other objects looked at, now or in so many seconds.
     namespaces: those served, empty for all.
     operator_class: only objects of this class are served.
+    runtime_image: repository of the image of managed runtimes that name none.
     databases: database of each MemoryRuntime met, so that rows can be released after the runtime is gone.
     """
 
@@ -69,6 +70,7 @@ class Context:
     clock: Callable[[], datetime]
     chance: Callable[[], float]
     mint: Callable[[], Token]
+    mint_password: Callable[[], str]
     new_id: Callable[[], str]
     enqueue: Callable[[Key], None]
     enqueue_after: Callable[[Key, float], None]
@@ -77,6 +79,7 @@ class Context:
     mac_key: MacKey
     timings: Timings
     databases: KnownDatabases
+    runtime_image: str
     operator_class: str = DEFAULT_CLASS
     namespaces: tuple[str, ...] = ()
 

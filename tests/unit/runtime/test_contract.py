@@ -1,4 +1,6 @@
 import re
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -46,3 +48,55 @@ def test_the_connect_command_is_one_pasteable_line() -> None:
         "claude mcp add --transport http commonplace https://memory.example/v1/mcp "
         '--header "Authorization: Bearer cm_x"'
     )
+
+
+reports = st.builds(
+    contract.MigrationReport,
+    outcome=st.sampled_from(["migrated", "failed"]),
+    reason=st.sampled_from(get_args(contract.MigrationReason)),
+    message=st.text(),
+    schema_version=st.none() | st.integers(0, 10_000),
+    sql=st.text(),
+)
+
+
+@given(reports)
+def test_a_short_report_is_read_as_it_was_written(report: contract.MigrationReport) -> None:
+    read = contract.MigrationReport.from_json(report.to_json())
+    assert read is not None
+    assert (read.outcome, read.reason, read.message) == (report.outcome, report.reason, report.message)
+    assert (read.schema_version, read.sql.splitlines()) == (report.schema_version, report.sql.splitlines())
+
+
+@given(reports, st.sampled_from(["x", "ä", "💾", "\x00", "\ud800"]), st.integers(600, 9000))
+def test_a_report_fits_a_termination_message_whatever_it_says(
+    report: contract.MigrationReport, letter: str, length: int
+) -> None:
+    long = replace(report, message=letter * length, sql=f"{letter * 60};\n" * (length // 60))
+    text = long.to_json()
+    assert len(text.encode()) <= contract.REPORT_BYTES
+    read = contract.MigrationReport.from_json(text)
+    assert read is not None
+    assert read.message.startswith(letter * 100)
+    assert all(line == f"{letter * 60};" for line in read.sql.splitlines()[:-1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "{",
+        "Traceback (most recent call last):",
+        '{"outcome": "migrated"}',
+        '{"outcome": "migrated", "reason": "Splendid", "message": "", "schema_version": 1, "sql": ""}',
+        '{"outcome": "perhaps", "reason": "Migrated", "message": "", "schema_version": 1, "sql": ""}',
+        '{"outcome": "migrated", "reason": "Migrated", "message": 1, "schema_version": 1, "sql": ""}',
+        '{"outcome": "migrated", "reason": "Migrated", "message": "", "schema_version": true, "sql": ""}',
+        '{"outcome": "migrated", "reason": ["Migrated"], "message": "", "schema_version": 1, "sql": ""}',
+        '{"outcome": "migrated", "reason": "Migrated", "message": "", "schema_version": 1, "sql": "", "more": 1}',
+    ],
+)
+def test_anything_else_is_no_report(text: str) -> None:
+    assert contract.MigrationReport.from_json(text) is None
