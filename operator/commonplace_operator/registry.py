@@ -24,9 +24,12 @@ from commonplace_operator.resources.rows import (
     KeyRow,
     NewKey,
     ObservedKeys,
+    OtherQueues,
     Published,
+    QueueByTeam,
     StoredQuota,
     StoredTeam,
+    TeamQueue,
     TeamRow,
     Writer,
 )
@@ -127,6 +130,10 @@ class Registry(Protocol):
         """Drop them. Gives whether there were any."""
         ...
 
+    async def queue_by_team(self, writer: Writer) -> QueueByTeam:
+        """What waits and runs, team by team; `writer` is the MemoryRuntime. Raises Superseded."""
+        ...
+
 
 def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
@@ -158,6 +165,36 @@ def _key_row(raw: Mapping[str, Any]) -> KeyRow:
         grace_until=_moment(raw["graceUntil"]),
         published_at=_moment(raw["publishedAt"]),
         last_used_at=_moment(raw["lastUsedAt"]),
+    )
+
+
+def _counts(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "backlog": int(raw["backlog"]),
+        "sessions": int(raw["sessions"]),
+        "oldest_seconds": float(raw["oldestSeconds"]),
+        "busy_sessions": int(raw["busySessions"]),
+        "in_flight": int(raw["inFlight"]),
+        "arrival_rate": float(raw["arrivalRate"]),
+    }
+
+
+def _queue_by_team(raw: Mapping[str, Any]) -> QueueByTeam:
+    return QueueByTeam(
+        now=datetime.fromisoformat(raw["now"]),
+        service_seconds=raw["serviceSeconds"],
+        jobs_of=raw["workers"],
+        teams=tuple(
+            TeamQueue(
+                team_id=team["teamId"],
+                slug=team["slug"],
+                owner_uid=team["ownerUid"],
+                workers=team["workers"],
+                **_counts(team),
+            )
+            for team in raw["teams"]
+        ),
+        others=OtherQueues(teams=raw["others"]["teams"], **_counts(raw["others"])),
     )
 
 
@@ -278,6 +315,10 @@ class PostgresRegistry:
     async def release_quota(self, writer: Writer) -> bool:
         """See `Registry`."""
         return bool(await self._json("release_quota_v1", writer))
+
+    async def queue_by_team(self, writer: Writer) -> QueueByTeam:
+        """See `Registry`."""
+        return _queue_by_team(await self._json("queue_by_team_v1", writer))
 
     async def close(self) -> None:
         """Let running calls end, then disconnect."""
