@@ -23,6 +23,7 @@ ANNOTATION_ABANDON: Final = f"{GROUP}/abandon"
 ANNOTATION_MAC: Final = f"{GROUP}/mac"
 ANNOTATION_REVISION: Final = f"{GROUP}/revision"
 ANNOTATION_CONTENT_HASH: Final = f"{GROUP}/content-hash"
+ANNOTATION_TERM: Final = f"{GROUP}/term"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,5 +48,6 @@ QUOTA: Final = Kind(kind="Quota", plural="memoryquotas", api_version=API_VERSION
 SECRET: Final = Kind(kind="Secret", plural="secrets", api_version="v1")
 NAMESPACE: Final = Kind(kind="Namespace", plural="namespaces", api_version="v1")
 EVENT: Final = Kind(kind="Event", plural="events", api_version="events.k8s.io/v1")
+LEASE: Final = Kind(kind="Lease", plural="leases", api_version="coordination.k8s.io/v1")
 
 OURS: Final = (RUNTIME, TEAM, API_KEY, QUOTA)
