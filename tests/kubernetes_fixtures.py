@@ -85,7 +85,7 @@ def control_plane(pytestconfig: pytest.Config) -> ControlPlane:
             raise
 
 
-def _fresh_namespace(cluster: ControlPlane) -> Iterator[str]:
+def fresh_namespace(cluster: ControlPlane) -> Iterator[str]:
     name = f"t-{uuid.uuid4().hex[:10]}"
     with cluster.api() as api:
         status, answer = api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -99,10 +99,10 @@ def _fresh_namespace(cluster: ControlPlane) -> Iterator[str]:
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
     """The name of a new namespace for this test."""
-    yield from _fresh_namespace(control_plane)
+    yield from fresh_namespace(control_plane)
 
 
 @pytest.fixture(scope="module")
 def module_namespace(control_plane: ControlPlane) -> Iterator[str]:
     """The name of a new namespace for the tests of one module (one for each worker that runs some of them)."""
-    yield from _fresh_namespace(control_plane)
+    yield from fresh_namespace(control_plane)
