@@ -127,6 +127,7 @@ def _target(wanted: AnyObject) -> dict[str, str]:
 
 async def write_status(context: Context, wanted: AnyObject, status: dict[str, Any]) -> bool:
     """Write the status if it differs from what was read. Gives whether it did."""
+    context.metrics.conditions.see(wanted.kind.kind, wanted.namespace, wanted.name, status["conditions"])
     if status == wanted.raw_status:
         return False
     await context.cluster.apply(wanted.kind, {"metadata": _target(wanted), "status": status}, subresource="status")

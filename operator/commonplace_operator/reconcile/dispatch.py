@@ -91,9 +91,11 @@ async def _reconcile(context: Context, key: Key) -> Result:
     try:
         body = await context.cluster.get(key.kind, key.namespace, key.name)
     except errors.NotFound:
+        context.metrics.conditions.forget(key.kind.kind, key.namespace, key.name)
         await verbs.gone(context, key)
         return Result()
     if operator_class(body) != context.operator_class:
+        context.metrics.conditions.forget(key.kind.kind, key.namespace, key.name)
         return Result()
     try:
         wanted: AnyObject = verbs.parse(body)

@@ -199,3 +199,25 @@ async def test_one_object_cannot_flood() -> None:
 async def test_an_event_that_cannot_be_posted_is_counted_and_forgotten() -> None:
     _, metrics = await recorded(["a"], fail=True)
     assert metrics.registry.get_sample_value("commonplace_operator_events_total", {"outcome": "failed"}) == 1
+
+
+def test_objects_are_counted_by_condition_and_not_named() -> None:
+    metrics = Metrics()
+
+    def count(status: str, reason: str) -> float | None:
+        labels = {"kind": "ApiKey", "condition": "Ready", "status": status, "reason": reason}
+        return metrics.registry.get_sample_value("commonplace_operator_conditions", labels)
+
+    well, ill = (
+        [{"type": "Ready", "status": status, "reason": reason}]
+        for status, reason in (("True", "Available"), ("False", "TeamNotReady"))
+    )
+    for name in ("a", "b", "c"):
+        metrics.conditions.see("ApiKey", "shop", name, well)
+    metrics.conditions.see("ApiKey", "shop", "c", ill)
+    assert (count("True", "Available"), count("False", "TeamNotReady")) == (2, 1)
+
+    metrics.conditions.forget("ApiKey", "shop", "c")
+    metrics.conditions.forget("ApiKey", "shop", "never seen")
+    assert count("False", "TeamNotReady") is None
+    assert b"shop" not in metrics.render()
