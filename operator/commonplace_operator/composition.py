@@ -30,6 +30,8 @@ from commonplace_operator.handlers.watch import build_registry, watch
 from commonplace_operator.reconcile.context import Context, Key, Timings
 from commonplace_operator.reconcile.databases import KnownDatabases
 from commonplace_operator.reconcile.dispatch import reconcile
+from commonplace_operator.reconcile.scaling import scale
+from commonplace_operator.reconcile.scaling_board import ScalingBoard
 from commonplace_operator.registry import Registries
 from commonplace_operator.resources import names
 from commonplace_operator.resources.token import Token
@@ -96,6 +98,9 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue(
             "commonplace", self._work, workers=settings.workers, metrics=self.metrics
         )
+        self.scaling_queue: WorkQueue[Key] = WorkQueue(
+            "scaling", self._scale, workers=settings.scaling_workers, metrics=self.metrics
+        )
         self.recorder = EventRecorder(
             self._post_event,
             clock=clock,
@@ -126,6 +131,7 @@ class Operator:
             self._context = context
             self.recorder.start()
             self.queue.start()
+            self.scaling_queue.start()
             for namespace, name in context.databases.places():
                 # No watch tells of a runtime that went while nobody looked.
                 self.queue.add(Key(kind=names.RUNTIME, namespace=namespace, name=name))
@@ -181,13 +187,17 @@ class Operator:
             new_id=self._new_id,
             enqueue=self.queue.add,
             enqueue_after=self.queue.add_after,
+            enqueue_scaling=self.scaling_queue.add,
             installation=f"{system['metadata']['uid']}/{settings.operator_class}",
             term=current_term,
             mac_key=self._mac_key(own_data),
             timings=Timings(
-                resync_seconds=settings.resync_seconds, quota_refresh_seconds=settings.quota_refresh_seconds
+                resync_seconds=settings.resync_seconds,
+                quota_refresh_seconds=settings.quota_refresh_seconds,
+                scaling_seconds=settings.scaling_seconds,
             ),
             databases=databases,
+            scaling=ScalingBoard(),
             runtime_image=settings.runtime_image,
             operator_class=settings.operator_class,
             namespaces=settings.watch_namespaces,
@@ -230,16 +240,21 @@ class Operator:
         assert self._context is not None  # noqa: S101 - the queue starts after it was made
         return await reconcile(self._context, key)
 
+    async def _scale(self, key: Key) -> Result:
+        assert self._context is not None  # noqa: S101 - the queue starts after it was made
+        return await scale(self._context, key)
+
     async def _post_event(self, event: Mapping[str, Any]) -> None:
         await self._cluster.create(names.EVENT, dict(event))
 
     def _is_alive(self) -> bool:
-        return self._context is None or self.queue.is_alive()
+        return self._context is None or (self.queue.is_alive() and self.scaling_queue.is_alive())
 
     async def _shut_down(self) -> None:
         self._log.info("operator_stopping")
         if self._context is not None:
-            await self.queue.stop(patience=self._settings.shutdown_seconds)
+            patience = self._settings.shutdown_seconds
+            await asyncio.gather(self.queue.stop(patience=patience), self.scaling_queue.stop(patience=patience))
             await self.recorder.stop(patience=0.5)
         await self._health.stop()
         await self._registries.close()
