@@ -59,6 +59,10 @@ class Cluster(Protocol):
         """
         ...
 
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        """Put `body` in the place of the object. Raises Conflict where its uid or resourceVersion differs, NotFound."""
+        ...
+
     async def patch(self, kind: Kind, namespace: str, name: str, operations: Sequence[Body]) -> Body:
         """A JSON patch. Raises NotFound, Refused when a `test` operation fails."""
         ...
@@ -187,6 +191,11 @@ class KubernetesCluster:
             force_conflicts=force,
             **({"dry_run": "All"} if dry_run else {}),
         )
+
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        """See `Cluster`."""
+        path = object_path(kind, body["metadata"].get("namespace"), body["metadata"]["name"])
+        return await self._request("put", kind, path, body=body, field_manager=FIELD_MANAGER)
 
     async def patch(self, kind: Kind, namespace: str, name: str, operations: Sequence[Body]) -> Body:
         """See `Cluster`."""

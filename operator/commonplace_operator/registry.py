@@ -8,6 +8,7 @@ execute these functions and nothing else.
 import asyncio
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -39,7 +40,6 @@ POOL_SIZE: Final = 4
 POOLS: Final = 16
 
 _BY_SQLSTATE: Final[dict[str, type[errors.OperatorError]]] = {
-    contract.SQLSTATE_STALE_TERM: errors.Superseded,
     contract.SQLSTATE_STALE_GENERATION: errors.Superseded,
     contract.SQLSTATE_NOT_FOUND: errors.RowNotFound,
     contract.SQLSTATE_LIMIT_REACHED: errors.LimitReached,
@@ -59,6 +59,9 @@ def translated(error: Exception) -> errors.OperatorError:
         state = error.sqlstate or ""
         if state == contract.SQLSTATE_SLUG_CONFLICT:
             return errors.SlugTaken(error.args[0] if error.args else state, holder=_holder(error.detail))
+        if state == contract.SQLSTATE_STALE_TERM:
+            message = str(error.args[0]) if error.args else state
+            return errors.Deposed(message, leader_term=_leader_term(message))
         if state in _BY_SQLSTATE:
             return _BY_SQLSTATE[state](error.args[0] if error.args else state)
         if state[:2] in _TRANSIENT_CLASSES:
@@ -70,6 +73,12 @@ def translated(error: Exception) -> errors.OperatorError:
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
         return errors.DatabaseUnavailable(type(error).__name__)
     return errors.DatabaseRefused(type(error).__name__)
+
+
+def _leader_term(message: str) -> int:
+    """From the message of `fence`, which our own SQL wrote."""
+    found = re.search(r"term (\d+) leads", message)
+    return int(found.group(1)) if found else 0
 
 
 def _holder(detail: str | None) -> tuple[str, str] | None:

@@ -26,6 +26,8 @@ _ALIASES: Final[Mapping[str, str]] = {
     "PUBLIC_URL": "CLAUDE_MEM_PUBLIC_URL",
     "PROVIDER": "CLAUDE_MEM_SERVER_PROVIDER",
     "MODEL": "CLAUDE_MEM_SERVER_MODEL",
+    "AUTH_MODE": "CLAUDE_MEM_AUTH_MODE",
+    "ALLOW_LOCAL_DEV_BYPASS": "CLAUDE_MEM_ALLOW_LOCAL_DEV_BYPASS",
     "OPENROUTER_BASE_URL": "CLAUDE_MEM_OPENROUTER_BASE_URL",
 }
 _KEYS: Final[Mapping[str, str]] = {
@@ -63,6 +65,14 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _login_url(value: SecretStr | None) -> SecretStr | None:
+    if _database_url(value) is not None and value is not None:
+        parts = urlsplit(value.get_secret_value())
+        if not (parts.username or parse_qs(parts.query).get("user")):
+            raise ValueError("must name the user: postgresql://user:password@host:5432/database")
+    return value
+
+
 def _redis_url(value: SecretStr | None) -> SecretStr | None:
     if value is not None and not _is_url(value, "redis", "rediss", "unix"):
         raise ValueError(f"must look like redis://host:6379/0{_ENCODED}")
@@ -78,6 +88,18 @@ def _endpoint_url(value: str) -> str:
         is_endpoint = False
     if not is_endpoint or (value and parts.fragment):
         raise ValueError("must look like https://host/path, without a password")
+    return value
+
+
+def _auth_mode(value: str) -> str:
+    if value.strip().lower() != "api-key":
+        raise ValueError("must be api-key (CLAUDE_MEM_AUTH_MODE too): every request needs a key, there is no local-dev")
+    return value
+
+
+def _no_bypass(value: str) -> str:
+    if value.strip().lower() not in {"", "0", "false", "no"}:
+        raise ValueError("must not be set (CLAUDE_MEM_ALLOW_LOCAL_DEV_BYPASS too): nothing here bypasses keys")
     return value
 
 
@@ -108,6 +130,7 @@ class ModelPrice(BaseModel):
 
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 DatabaseUrl = Annotated[SecretStr | None, AfterValidator(_database_url)]
+LoginUrl = Annotated[SecretStr | None, AfterValidator(_login_url)]
 RedisUrl = Annotated[SecretStr | None, AfterValidator(_redis_url)]
 
 
@@ -125,6 +148,10 @@ class Settings(BaseSettings):
     """Postgres for api and worker: a member of `commonplace_runtime`. No default."""
     admin_database_url: DatabaseUrl = None
     """Postgres for `migrate` and the administrative verbs: may act as `commonplace_owner`. No default."""
+    runtime_login_url: LoginUrl = None
+    """The log-in of api and worker that `migrate` makes where it does not work yet. Unset: it makes none."""
+    operator_login_url: LoginUrl = None
+    """The same for the operator's log-in."""
     redis_url: RedisUrl = None
     """Redis or Valkey that carries the doorbell. Unset: workers poll only."""
     host: str = "127.0.0.1"
@@ -195,6 +222,10 @@ class Settings(BaseSettings):
     """Fewest workers that are ever asked for; 0 lets an idle runtime go to none."""
     scaling_max_workers: int = Field(10, ge=1, le=1000)
     """Most workers that are ever asked for."""
+    auth_mode: Annotated[str, AfterValidator(_auth_mode)] = "api-key"
+    """How requests are authenticated. claude-mem's `local-dev` is refused, so that nobody believes it is on."""
+    allow_local_dev_bypass: Annotated[str, AfterValidator(_no_bypass)] = ""
+    """claude-mem's way round its keys; refused for the same reason."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written."""
     log_format: Literal["json", "console"] = "json"

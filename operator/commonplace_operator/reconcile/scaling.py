@@ -62,11 +62,13 @@ async def scale(context: Context, key: Key) -> Result:
     """
     One look at one runtime, and when the next is due; no next one where there is nothing of ours to scale.
 
-    Never raises for what time heals.
+    Never raises for what time heals. Raises Deposed: we lead no more.
     """
     with structlog.contextvars.bound_contextvars(kind=key.kind.kind, namespace=key.namespace, name=key.name):
         try:
             return await _scale(context, key)
+        except errors.Deposed:
+            raise
         except errors.OperatorError as error:
             _log.warning("scaling_postponed", error=type(error).__name__, detail=str(error))
             return Result(retry=True, requeue_after=IDLE_MODES_SECONDS)
