@@ -41,11 +41,21 @@ class Cluster(Protocol):
         """A new object. Raises Conflict when one of that name exists, Refused."""
         ...
 
-    async def apply(self, kind: Kind, body: Body, *, subresource: str | None = None) -> Body:
+    async def apply(
+        self,
+        kind: Kind,
+        body: Body,
+        *,
+        subresource: str | None = None,
+        manager: str = FIELD_MANAGER,
+        force: bool = True,
+        dry_run: bool = False,
+    ) -> Body:
         """
-        Server-side apply as our field manager, forcing the fields that `body` names.
+        Server-side apply as `manager`, our field manager, forcing the fields that `body` names.
 
-        With `metadata.uid` and `metadata.resourceVersion` in `body` it raises Conflict where either differs.
+        With `metadata.uid` and `metadata.resourceVersion` in `body` it raises Conflict where either differs; without
+        `force` also where another manager owns a field with another value. dry_run: nothing is stored. Raises Refused.
         """
         ...
 
@@ -158,7 +168,16 @@ class KubernetesCluster:
         path = object_path(kind, body["metadata"].get("namespace"))
         return await self._request("post", kind, path, body=body, field_manager=FIELD_MANAGER)
 
-    async def apply(self, kind: Kind, body: Body, *, subresource: str | None = None) -> Body:
+    async def apply(
+        self,
+        kind: Kind,
+        body: Body,
+        *,
+        subresource: str | None = None,
+        manager: str = FIELD_MANAGER,
+        force: bool = True,
+        dry_run: bool = False,
+    ) -> Body:
         """See `Cluster`."""
         metadata = body["metadata"]
         path = object_path(kind, metadata.get("namespace"), metadata["name"], subresource)
@@ -168,8 +187,9 @@ class KubernetesCluster:
             path,
             body={"apiVersion": kind.api_version, "kind": kind.kind} | body,
             content_type="application/apply-patch+yaml",
-            field_manager=FIELD_MANAGER,
-            force_conflicts=True,
+            field_manager=manager,
+            force_conflicts=force,
+            **({"dry_run": "All"} if dry_run else {}),
         )
 
     async def replace(self, kind: Kind, body: Body) -> Body:

@@ -32,6 +32,8 @@ from commonplace_operator.handlers.watch import build_registry, watch
 from commonplace_operator.reconcile.context import Context, Key, Timings, key_of
 from commonplace_operator.reconcile.databases import KnownDatabases
 from commonplace_operator.reconcile.dispatch import reconcile
+from commonplace_operator.reconcile.scaling import scale
+from commonplace_operator.reconcile.scaling_board import ScalingBoard
 from commonplace_operator.registry import Registries
 from commonplace_operator.resources import names
 from commonplace_operator.resources.token import Token
@@ -124,6 +126,9 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue(
             "commonplace", self._work, workers=settings.workers, metrics=self.metrics
         )
+        self.scaling_queue: WorkQueue[Key] = WorkQueue(
+            "scaling", self._scale, workers=settings.scaling_workers, metrics=self.metrics
+        )
         self.recorder = EventRecorder(
             self._post_event,
             clock=clock,
@@ -151,7 +156,7 @@ class Operator:
             await self._serve(server, open_session)
         except errors.LeaseLost:
             # Somebody else leads, maybe: not one write more.
-            await self.queue.stop(patience=0)
+            await self._stop_queues(patience=0)
             raise
         finally:
             await self._shut_down()
@@ -161,6 +166,7 @@ class Operator:
         namespaces = self._settings.watch_namespaces
         self.recorder.start()
         self.queue.start(held=True)
+        self.scaling_queue.start()  # reconciles fill it, and so only while we lead
         electing = asyncio.create_task(self._election.run(), name="election")
         working = asyncio.create_task(self._work_while_leading(), name="work while leading")
         self._log.info("watching", namespaces=list(namespaces) or "all", server=server)
@@ -235,13 +241,17 @@ class Operator:
             new_id=self._new_id,
             enqueue=self.queue.add,
             enqueue_after=self.queue.add_after,
+            enqueue_scaling=self.scaling_queue.add,
             installation=f"{system['metadata']['uid']}/{settings.operator_class}",
             term=self._election.term,
             mac_key=self._mac_key(own_data),
             timings=Timings(
-                resync_seconds=settings.resync_seconds, quota_refresh_seconds=settings.quota_refresh_seconds
+                resync_seconds=settings.resync_seconds,
+                quota_refresh_seconds=settings.quota_refresh_seconds,
+                scaling_seconds=settings.scaling_seconds,
             ),
             databases=databases,
+            scaling=ScalingBoard(),
             runtime_image=settings.runtime_image,
             operator_class=settings.operator_class,
             namespaces=settings.watch_namespaces,
@@ -282,8 +292,15 @@ class Operator:
 
     async def _work(self, key: Key) -> Result:
         assert self._context is not None  # noqa: S101 - the queue starts after it was made
+        return await self._unless_deposed(reconcile(self._context, key))
+
+    async def _scale(self, key: Key) -> Result:
+        assert self._context is not None  # noqa: S101 - a reconcile has had it
+        return await self._unless_deposed(scale(self._context, key))
+
+    async def _unless_deposed(self, working: Awaitable[Result]) -> Result:
         try:
-            return await reconcile(self._context, key)
+            return await working
         except errors.Deposed as error:
             self._election.depose(error)
             return Result(retry=True)
@@ -292,13 +309,16 @@ class Operator:
         await self._cluster.create(names.EVENT, dict(event))
 
     def _is_alive(self) -> bool:
-        return not self._tasks or (self.queue.is_alive() and self._election.is_alive())
+        return not self._tasks or all(part.is_alive() for part in (self.queue, self.scaling_queue, self._election))
+
+    async def _stop_queues(self, *, patience: float) -> None:
+        await asyncio.gather(self.queue.stop(patience=patience), self.scaling_queue.stop(patience=patience))
 
     async def _shut_down(self) -> None:
         self._log.info("operator_stopping")
         if self._tasks:
             # The lease is renewed meanwhile, and given up when nothing is written any more.
-            await self.queue.stop(patience=self._settings.shutdown_seconds)
+            await self._stop_queues(patience=self._settings.shutdown_seconds)
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks, timeout=_END_PATIENCE)

@@ -34,10 +34,21 @@ class FencedCluster:
         self._term()
         return await self._cluster.create(kind, body)
 
-    async def apply(self, kind: Kind, body: Body, *, subresource: str | None = None) -> Body:
+    async def apply(
+        self,
+        kind: Kind,
+        body: Body,
+        *,
+        subresource: str | None = None,
+        manager: str = names.FIELD_MANAGER,
+        force: bool = True,
+        dry_run: bool = False,
+    ) -> Body:
         """See `Cluster`."""
         self._term()
-        return await self._cluster.apply(kind, body, subresource=subresource)
+        return await self._cluster.apply(
+            kind, body, subresource=subresource, manager=manager, force=force, dry_run=dry_run
+        )
 
     async def replace(self, kind: Kind, body: Body) -> Body:
         """See `Cluster`."""

@@ -52,6 +52,10 @@ class Settings(BaseSettings):
     resync_seconds: float = Field(
         default=600.0, ge=10, description="How often a settled ApiKey and MemoryRuntime is looked at again."
     )
+    scaling_seconds: float = Field(
+        default=5.0, ge=0.5, le=300, description="How often the queue of a runtime that this operator scales is seen."
+    )
+    scaling_workers: int = Field(default=4, ge=1, le=64, description="Runtimes whose queues are seen at once.")
     shutdown_seconds: float = Field(default=2.0, ge=0, le=60, description="Time for running work after SIGTERM.")
 
     leader_election: bool = Field(

@@ -11,7 +11,7 @@ from commonplace_operator import errors
 from commonplace_operator.engine.queue import Result
 from commonplace_operator.planning.status import AnyObject, database_away_status, kept_fields, not_ready, status_of
 from commonplace_operator.reconcile.apikey import api_key_gone, reconcile_api_key, release_api_key
-from commonplace_operator.reconcile.context import DEFAULT_CLASS, Context, Key, is_abandoned, write_status
+from commonplace_operator.reconcile.context import Context, Key, is_abandoned, serves, write_status
 from commonplace_operator.reconcile.deletion import abandon, block_deletion
 from commonplace_operator.reconcile.quota import quota_gone, reconcile_quota, release_quota
 from commonplace_operator.reconcile.runtime import reconcile_runtime, runtime_gone
@@ -80,12 +80,6 @@ async def reconcile(context: Context, key: Key) -> Result:
     return result
 
 
-def operator_class(body: Mapping[str, Any]) -> str:
-    """Which operator serves the object: its annotation says so, and `default` serves those without."""
-    annotations = body["metadata"].get("annotations") or {}
-    return str(annotations.get(names.ANNOTATION_OPERATOR_CLASS, DEFAULT_CLASS))
-
-
 async def _reconcile(context: Context, key: Key) -> Result:
     verbs = _KINDS[key.kind.kind]
     try:
@@ -94,7 +88,7 @@ async def _reconcile(context: Context, key: Key) -> Result:
         context.metrics.conditions.forget(key.kind.kind, key.namespace, key.name)
         await verbs.gone(context, key)
         return Result()
-    if operator_class(body) != context.operator_class:
+    if not serves(context, body):
         context.metrics.conditions.forget(key.kind.kind, key.namespace, key.name)
         return Result()
     try:

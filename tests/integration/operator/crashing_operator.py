@@ -55,9 +55,9 @@ class CrashingCluster:
         step = "create_secret" if kind.kind == "Secret" and "ownerReferences" in body["metadata"] else ""
         return await self.killer.around(step, lambda: self.real.create(kind, body))
 
-    async def apply(self, kind: Any, body: Any, *, subresource: str | None = None) -> Any:
+    async def apply(self, kind: Any, body: Any, *, subresource: str | None = None, **options: Any) -> Any:
         step = {"ApiKey": subresource or "finalizer", "Secret": "apply_secret"}.get(kind.kind, "")
-        return await self.killer.around(step, lambda: self.real.apply(kind, body, subresource=subresource))
+        return await self.killer.around(step, lambda: self.real.apply(kind, body, subresource=subresource, **options))
 
     async def patch(self, kind: Any, namespace: str, name: str, operations: Any) -> Any:
         step = "take_over" if kind.kind == "Secret" else ""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from commonplace_operator.errors import SpecError
-from commonplace_operator.reconcile.dispatch import operator_class
+from commonplace_operator.reconcile.context import operator_class
 from commonplace_operator.resources.conditions import Condition, RecordedCondition, render_conditions
 from commonplace_operator.resources.durations import parse_duration
 from commonplace_operator.resources.names import TEAM
