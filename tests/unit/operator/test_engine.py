@@ -147,6 +147,61 @@ async def test_a_full_queue_makes_the_watcher_wait() -> None:
     await queue.stop(patience=1)
 
 
+async def test_a_held_queue_gathers_each_key_once_and_works_when_it_is_opened() -> None:
+    done: list[str] = []
+    last = asyncio.Event()
+
+    async def work(key: str) -> Result:
+        done.append(key)
+        if len(done) == 2:
+            last.set()
+        return Result()
+
+    queue = queue_of(work, workers=1)
+    queue.start(held=True)
+    for key in ("a", "b", "a"):
+        await queue.offer(key)
+    await asyncio.sleep(0)
+    assert done == []
+    assert len(queue) == 2
+    assert queue.is_alive()
+
+    assert queue.open() is False
+
+    async with asyncio.timeout(5):
+        await last.wait()
+    await queue.stop(patience=1)
+    assert done == ["a", "b"]
+
+
+async def test_a_held_queue_that_is_full_forgets_and_says_so() -> None:
+    """A standby may see more in its weeks than it can keep; its watch must neither wait nor grow."""
+
+    async def work(_: str) -> Result:
+        return Result()
+
+    queue = queue_of(work, limit=2)
+    queue.start(held=True)
+    async with asyncio.timeout(5):
+        for number in range(100):
+            await queue.offer(str(number))
+    assert len(queue) == 2
+    assert queue.open() is True
+    await queue.stop(patience=1)
+
+
+async def test_a_held_queue_stops() -> None:
+    async def work(_: str) -> Result:
+        return Result()
+
+    queue = queue_of(work)
+    queue.start(held=True)
+    queue.add("a")
+    async with asyncio.timeout(5):
+        await queue.stop(patience=1)
+    assert not queue.is_alive()
+
+
 async def test_stopping_cancels_work_that_takes_too_long() -> None:
     begun = asyncio.Event()
 
