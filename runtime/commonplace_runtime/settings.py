@@ -63,6 +63,14 @@ def _database_url(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _login_url(value: SecretStr | None) -> SecretStr | None:
+    if _database_url(value) is not None and value is not None:
+        parts = urlsplit(value.get_secret_value())
+        if not (parts.username or parse_qs(parts.query).get("user")):
+            raise ValueError("must name the user: postgresql://user:password@host:5432/database")
+    return value
+
+
 def _redis_url(value: SecretStr | None) -> SecretStr | None:
     if value is not None and not _is_url(value, "redis", "rediss", "unix"):
         raise ValueError(f"must look like redis://host:6379/0{_ENCODED}")
@@ -108,6 +116,7 @@ class ModelPrice(BaseModel):
 
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 DatabaseUrl = Annotated[SecretStr | None, AfterValidator(_database_url)]
+LoginUrl = Annotated[SecretStr | None, AfterValidator(_login_url)]
 RedisUrl = Annotated[SecretStr | None, AfterValidator(_redis_url)]
 
 
@@ -125,6 +134,10 @@ class Settings(BaseSettings):
     """Postgres for api and worker: a member of `commonplace_runtime`. No default."""
     admin_database_url: DatabaseUrl = None
     """Postgres for `migrate` and the administrative verbs: may act as `commonplace_owner`. No default."""
+    runtime_login_url: LoginUrl = None
+    """The log-in of api and worker that `migrate` makes where it does not work yet. Unset: it makes none."""
+    operator_login_url: LoginUrl = None
+    """The same for the operator's log-in."""
     redis_url: RedisUrl = None
     """Redis or Valkey that carries the doorbell. Unset: workers poll only."""
     host: str = "127.0.0.1"

@@ -1,6 +1,5 @@
 """The command line: every verb converts its arguments, calls one service and prints what came back."""
 
-import asyncio
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from cyclopts import Parameter
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Conflict, DomainError
 from commonplace_runtime.entrypoints.cli_jobs import jobs, usage
+from commonplace_runtime.entrypoints.cli_migrate import migrate
 from commonplace_runtime.entrypoints.terminal import (
     ENVIRONMENT,
     Json,
@@ -23,11 +23,9 @@ from commonplace_runtime.entrypoints.terminal import (
     print_rows,
     read_moment,
     settings_with,
-    with_admin_pool,
 )
 from commonplace_runtime.observability import serve_metrics
 from commonplace_runtime.services import tenants
-from commonplace_runtime.services.migrate import migrate as run_migrations
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.pool import STORE_FAULTS, Refused
 
@@ -45,6 +43,7 @@ keys = cyclopts.App(name="keys", help="API keys of a team.")
 for group in (teams, projects, keys, jobs):
     app.command(group)
 app.command(usage)
+app.command(migrate)
 
 
 def run() -> None:
@@ -104,31 +103,6 @@ def _run_loop(work: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     uvloop.run(work)
-
-
-@app.command
-def migrate(
-    *,
-    create_roles: Annotated[bool, Parameter(negative="")] = False,
-    json_: Annotated[Json, Parameter(name="--json")] = False,
-) -> None:
-    """
-    Bring the database schema up to date.
-
-    create_roles: also create the four group roles; needs a role with CREATEROLE.
-    """
-    settings = settings_with("admin_database_url")
-    applied = asyncio.run(
-        with_admin_pool(
-            settings, settings.startup_timeout_seconds, lambda pool: run_migrations(pool, with_roles=create_roles)
-        )
-    )
-    if json_:
-        print(json.dumps({"schemaVersion": contract.SCHEMA_VERSION, "applied": [item.name for item in applied]}))
-        return
-    for item in applied:
-        print(f"applied {item.version:04d}_{item.name}")
-    print(f"the schema is at version {contract.SCHEMA_VERSION}")
 
 
 @app.command

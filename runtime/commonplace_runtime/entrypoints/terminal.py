@@ -29,13 +29,20 @@ Team = Annotated[str, Parameter(help="The team's id, slug or name.")]
 def settings_with(*needed: str) -> Settings:
     """Settings that have the fields `needed`; or a line on stderr for each that is missing, and exit code 78."""
     settings = settings_or_exit(ENVIRONMENT.get())
-    missing = [name for name in needed if getattr(settings, name) is None]
-    if missing:
-        for name in missing:
-            print(f"commonplace: {contract.ENV_PREFIX}{name.upper()} is not set: {_WHAT[name]}", file=sys.stderr)
+    if missing := missing_settings(settings, *needed):
+        print("\n".join(missing), file=sys.stderr)
         raise SystemExit(EXIT_MISCONFIGURED)
     configure_logging(settings.log_level, settings.log_format)
     return settings
+
+
+def missing_settings(settings: Settings, *needed: str) -> Sequence[str]:
+    """A line for each of the fields `needed` that is not set."""
+    return [
+        f"commonplace: {contract.ENV_PREFIX}{name.upper()} is not set: {_WHAT[name]}"
+        for name in needed
+        if getattr(settings, name) is None
+    ]
 
 
 _WHAT = {
@@ -44,8 +51,18 @@ _WHAT = {
 }
 
 
-async def with_admin_pool(settings: Settings, patience: float, work: Callable[[Pool], Coroutine[Any, Any, T]]) -> T:
-    """What `work` makes of an administrator's connection, waited for up to `patience` seconds. Raises Unavailable."""
+async def with_admin_pool(
+    settings: Settings,
+    patience: float,
+    work: Callable[[Pool], Coroutine[Any, Any, T]],
+    *,
+    statement_timeout: float | None = None,
+) -> T:
+    """
+    What `work` makes of an administrator's connection, waited for up to `patience` seconds. Raises Unavailable.
+
+    statement_timeout: seconds, the settings' by default.
+    """
     if settings.admin_database_url is None:
         raise InvalidInput("no administrator's connection string")
     pool = await open_pool_patiently(
@@ -53,7 +70,7 @@ async def with_admin_pool(settings: Settings, patience: float, work: Callable[[P
         patience=patience,
         size=1,
         connect_timeout=settings.database_connect_timeout_seconds,
-        statement_timeout=settings.database_statement_timeout_seconds,
+        statement_timeout=statement_timeout or settings.database_statement_timeout_seconds,
         application="commonplace-cli",
     )
     async with pool:

@@ -2,16 +2,21 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 
+import asyncpg
+
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Conflict
-from commonplace_runtime.store.pool import Connection
+from commonplace_runtime.store.pool import CONNECTION_FAULTS, Connection
+from commonplace_runtime.store.roles import locked
+from commonplace_runtime.store.sql import statements
 
 _FILE = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
-_LOCK = 0x636F6D6D6F6E  # "common"; any constant that nobody else locks
+_SQL = statements("roles_missing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,47 +49,52 @@ def migrations() -> Sequence[Migration]:
     return found
 
 
-async def create_roles(connection: Connection) -> None:
-    """Create the four group roles where they are missing. Needs CREATEROLE, no superuser."""
-    text = (files("commonplace_runtime.store") / "roles.sql").read_text(encoding="utf-8")
+class SchemaNewer(Conflict):
+    """The database's schema is newer than this program; `version` is the schema's."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"the database is at schema {version}, this program knows {len(migrations())}: run the newer program"
+        )
+        self.version = version
+
+
+async def known_schema(connection: Connection) -> int:
+    """Number of the newest migration that was applied, 0 for none or where this role may not look."""
     async with connection.transaction():
-        # Two GRANTs on one database at once fail with "tuple concurrently updated".
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        await connection.execute(text)
-
-
-async def missing_roles(connection: Connection) -> Sequence[str]:
-    """Names of the group roles that do not exist."""
-    wanted = [contract.ROLE_OWNER, contract.ROLE_RUNTIME, contract.ROLE_OPERATOR, contract.ROLE_ADMIN]
-    known = await connection.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY($1::text[])", wanted)
-    return sorted(set(wanted) - {row["rolname"] for row in known})
+        if not await connection.fetchval(_SQL["may_own"]):
+            return 0
+        await connection.execute(f"SET LOCAL ROLE {contract.ROLE_OWNER}")
+        if await connection.fetchval("SELECT to_regclass('commonplace.schema_migrations') IS NULL"):
+            return 0
+        return await _newest(connection)
 
 
 async def apply_migrations(connection: Connection) -> Sequence[Migration]:
     """
     Bring the schema up to date and return what was applied now (empty: it was current).
 
-    Safe to run from several places at once. Raises Conflict when an applied migration's text has changed or the
-    database is newer than this program.
+    Safe to run from several places at once. Raises Conflict when a migration fails or the text of an applied one has
+    changed, SchemaNewer when the database is newer than this program, before anything is touched.
     """
     wanted = migrations()
     applied = []
-    async with connection.transaction():
-        await _lock(connection)
+    async with _as_owner(connection):
         if await connection.fetchval("SELECT to_regnamespace('commonplace') IS NULL"):
             await connection.execute("CREATE SCHEMA commonplace")
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS commonplace.schema_migrations (version integer PRIMARY KEY, name text NOT NULL,"
             " checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
+        if (newest := await _newest(connection)) > len(wanted):
+            raise SchemaNewer(newest)
     for migration in wanted:
-        async with connection.transaction():
-            await _lock(connection)
+        async with _as_owner(connection):
             known = await connection.fetchval(
                 "SELECT checksum FROM commonplace.schema_migrations WHERE version = $1", migration.version
             )
             if known is None:
-                await connection.execute(migration.text)
+                await _run(connection, migration)
                 await connection.execute(
                     "INSERT INTO commonplace.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
                     migration.version,
@@ -97,14 +107,25 @@ async def apply_migrations(connection: Connection) -> Sequence[Migration]:
                     f"migration {migration.version:04d}_{migration.name} was applied with another text: "
                     "applied migrations are never edited, add a new one"
                 )
-    newest = await connection.fetchval("SELECT max(version) FROM commonplace.schema_migrations")
-    if newest > len(wanted):
-        raise Conflict(f"the database is at schema {newest}, this program knows {len(wanted)}: run the newer program")
     return applied
 
 
-async def _lock(connection: Connection) -> None:
-    await connection.execute(f"SET LOCAL ROLE {contract.ROLE_OWNER}")
-    await connection.execute("SET LOCAL lock_timeout = '60s'")
-    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-    await connection.execute("SET LOCAL lock_timeout = '10s'")
+async def _newest(connection: Connection) -> int:
+    return int(await connection.fetchval("SELECT max(version) FROM commonplace.schema_migrations") or 0)
+
+
+async def _run(connection: Connection, migration: Migration) -> None:
+    try:
+        await connection.execute(migration.text)
+    except CONNECTION_FAULTS:
+        raise
+    except asyncpg.PostgresError as error:
+        message = f"migration {migration.version:04d}_{migration.name} failed and was rolled back: {error}"
+        raise Conflict(message) from error
+
+
+@asynccontextmanager
+async def _as_owner(connection: Connection) -> AsyncIterator[None]:
+    async with locked(connection):
+        await connection.execute(f"SET LOCAL ROLE {contract.ROLE_OWNER}")
+        yield

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -46,11 +46,11 @@ _MISCONFIGURED = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
     ssl.SSLCertVerificationError,
 )
 _REFUSALS = (
     *_MISCONFIGURED,
-    asyncpg.InsufficientPrivilegeError,
     asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedTableError,
     asyncpg.UndefinedFunctionError,
@@ -109,6 +109,19 @@ async def open_pool(url: str, *, size: int, connect_timeout: float, statement_ti
     return pool
 
 
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Turn what waiting will not put right about a new connection into `Refused`; everything else passes."""
+    try:
+        yield
+    except _MISCONFIGURED as error:  # first: a bad certificate is a ValueError too
+        raise Refused(f"Postgres refused the connection: {error}") from error
+    except asyncpg.ClientConfigurationError as error:
+        raise Refused(f"the connection string cannot be used: {error}") from error
+    except ValueError:  # urllib's text quotes the string, with its password
+        raise Refused("the connection string cannot be read") from None
+
+
 async def open_pool_patiently(url: str, *, patience: float, **options: Any) -> Pool:
     """
     `open_pool`, trying again for up to `patience` seconds with one clear line an attempt.
@@ -120,13 +133,8 @@ async def open_pool_patiently(url: str, *, patience: float, **options: Any) -> P
     delay = 0.5
     while True:
         try:
-            return await open_pool(url, **options)
-        except _MISCONFIGURED as error:
-            raise Refused(f"Postgres refused the connection: {error}") from error
-        except asyncpg.ClientConfigurationError as error:
-            raise Refused(f"the connection string cannot be used: {error}") from error
-        except ValueError:  # urllib's text quotes the string, with its password
-            raise Refused("the connection string cannot be read") from None
+            with refusals_told():
+                return await open_pool(url, **options)
         except CONNECTION_FAULTS as error:
             waited = monotonic() - started
             if waited + delay > patience:

@@ -25,6 +25,8 @@ BEGIN
     IF NOT pg_catalog.pg_has_role(current_user, 'commonplace_owner', 'SET') THEN
         EXECUTE format('GRANT commonplace_owner TO %I', current_user);
     END IF;
-    EXECUTE format('GRANT CREATE ON DATABASE %I TO commonplace_owner', current_database());
+    IF NOT pg_catalog.has_database_privilege('commonplace_owner', current_database(), 'CREATE') THEN
+        EXECUTE format('GRANT CREATE ON DATABASE %I TO commonplace_owner', current_database());
+    END IF;
 END
 $$;

@@ -11,6 +11,7 @@ from commonplace_runtime.embedded import EmbeddedPostgres
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store import migrate
 from commonplace_runtime.store.pool import Pool, open_pool
+from commonplace_runtime.store.roles import ensure_groups
 from tests.integration.runtime.worker.support import Tenant, make_tenant, put_event, until
 
 Claim = dict[str, Any]
@@ -25,7 +26,7 @@ async def bring_to(pool: Pool, version: int, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(migrate, "migrations", wanted)
     async with pool.acquire() as connection:
-        await migrate.create_roles(connection)
+        await ensure_groups(connection, (), may_create=True)
         await migrate.apply_migrations(connection)
 
 
