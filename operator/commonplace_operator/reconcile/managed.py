@@ -7,21 +7,16 @@ new template come only after the migration of that template's version succeeded.
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from commonplace_operator import errors
-from commonplace_operator.children.accounts import service_account
-from commonplace_operator.children.api import api_deployment, api_ingress, api_service, disruption_budget
 from commonplace_operator.children.credentials import Passwords
-from commonplace_operator.children.embedded import headless_service, postgres_stateful_set, redis_stateful_set
 from commonplace_operator.children.installation import (
     API,
     POSTGRES,
-    POSTGRES_PORT,
     REDIS,
-    REDIS_PORT,
     WORKER,
     Installation,
     child_name,
@@ -29,9 +24,7 @@ from commonplace_operator.children.installation import (
     selector_labels,
 )
 from commonplace_operator.children.migration import migration_hash, migration_job
-from commonplace_operator.children.monitoring import service_monitor
-from commonplace_operator.children.network import network_policies
-from commonplace_operator.children.worker import worker_deployment
+from commonplace_operator.children.order import after_migration, before_migration, optional
 from commonplace_operator.planning.managed import (
     Pods,
     component_condition,
@@ -82,7 +75,7 @@ async def run_installation(context: Context, runtime: MemoryRuntime) -> Managed:
     try:
         for secret in found.secrets:
             await children.put(context, runtime, secret)
-        for manifest in _base(this):
+        for manifest in before_migration(this):
             await children.put(context, runtime, manifest)
         await _drop_unwanted(context, this)
         unknown = await _optional(context, this)
@@ -92,7 +85,7 @@ async def run_installation(context: Context, runtime: MemoryRuntime) -> Managed:
             return _result(runtime, pods, ready=waiting, is_held=True)
         migration = await _migrate(context, this)
         if migration.is_done:
-            for manifest in (api_deployment(this), worker_deployment(this)):
+            for manifest in after_migration(this):
                 await children.put(context, runtime, manifest)
             pods = await _pods(context, runtime)
     except children.ChildTaken as error:
@@ -135,30 +128,9 @@ def _clear(body: Mapping[str, Any]) -> dict[str, str]:
     return {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in (body.get("data") or {}).items()}
 
 
-def _base(this: Installation) -> Sequence[Mapping[str, Any]]:
-    """What does no harm before the migration."""
-    queue = this.runtime.spec.queue
-    found = [
-        service_account(this),
-        *network_policies(this),
-        api_service(this),
-        disruption_budget(this, API),
-        disruption_budget(this, WORKER),
-    ]
-    if this.is_embedded:
-        found += [headless_service(this, POSTGRES, POSTGRES_PORT), postgres_stateful_set(this)]
-    if queue is not None and queue.embedded:
-        found += [headless_service(this, REDIS, REDIS_PORT), redis_stateful_set(this)]
-    if ingress := api_ingress(this):
-        found.append(ingress)
-    return found
-
-
 async def _optional(context: Context, this: Installation) -> Condition | None:
     """Objects of kinds that a cluster may not have; what is missing is told and stops nothing."""
-    for manifest in [service_monitor(this)]:
-        if manifest is None:
-            continue
+    for manifest in optional(this):
         try:
             await children.put(context, this.runtime, manifest)
         except children.KindUnknown as error:
