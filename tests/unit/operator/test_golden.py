@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,12 @@ def rendered(example: Example) -> str:
     head = (
         f"# Made by {UPDATE}=1 pytest tests/unit/operator/test_golden.py; not to be edited. In the order of applying.\n"
     )
-    return head + yaml.safe_dump_all(shown, sort_keys=False, explicit_start=True, width=120)
+    return head + yaml.dump_all(shown, Dumper=_WithoutAliases, sort_keys=False, explicit_start=True, width=120)
+
+
+class _WithoutAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
