@@ -11,9 +11,9 @@ from commonplace_operator.resources.conditions import Condition, RecordedConditi
 from commonplace_operator.resources.durations import parse_duration
 from commonplace_operator.resources.names import TEAM
 from commonplace_operator.resources.objects import InvalidObject, MemoryTeam, Unread
-from commonplace_operator.resources.runtime_spec import LabelSelector
 from commonplace_operator.resources.quantities import parse_quantity
 from commonplace_operator.resources.reasons import NEGATIVE, ConditionType
+from commonplace_operator.resources.runtime_spec import LabelSelector
 from tests.unit.operator.factories import NOW, api_key, token
 
 
