@@ -49,6 +49,10 @@ class Cluster(Protocol):
         """
         ...
 
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        """Put `body` in the place of the object. Raises Conflict where its uid or resourceVersion differs, NotFound."""
+        ...
+
     async def patch(self, kind: Kind, namespace: str, name: str, operations: Sequence[Body]) -> Body:
         """A JSON patch. Raises NotFound, Refused when a `test` operation fails."""
         ...
@@ -167,6 +171,11 @@ class KubernetesCluster:
             field_manager=FIELD_MANAGER,
             force_conflicts=True,
         )
+
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        """See `Cluster`."""
+        path = object_path(kind, body["metadata"].get("namespace"), body["metadata"]["name"])
+        return await self._request("put", kind, path, body=body, field_manager=FIELD_MANAGER)
 
     async def patch(self, kind: Kind, namespace: str, name: str, operations: Sequence[Body]) -> Body:
         """See `Cluster`."""

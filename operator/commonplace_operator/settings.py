@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX: Final = "COMMONPLACE_OPERATOR_"
@@ -26,7 +26,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     namespace: str = Field(
-        default="", description="Namespace of the operator's own Secret; empty: the pod's, else commonplace-system."
+        default="",
+        description="Namespace of the operator's own Secret and Lease; empty: the pod's, else commonplace-system.",
     )
     watch_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Comma-separated namespaces to serve; empty: all."
@@ -53,6 +54,27 @@ class Settings(BaseSettings):
     )
     shutdown_seconds: float = Field(default=2.0, ge=0, le=60, description="Time for running work after SIGTERM.")
 
+    leader_election: bool = Field(
+        default=True, description="Lead by a Lease, with others as standbys; false only where one process runs alone."
+    )
+    lease_duration_seconds: int = Field(
+        default=15, ge=1, le=3600, description="How long a standby waits for a leader that is silent."
+    )
+    renew_deadline_seconds: float = Field(
+        default=10.0, gt=0, description="A leader that has not renewed the Lease for so long ends."
+    )
+    lease_retry_seconds: float = Field(default=2.0, gt=0, description="How often a leader renews the Lease.")
+
+    @model_validator(mode="after")
+    def _lease_times_are_in_order(self) -> Self:
+        if not self.lease_retry_seconds < self.renew_deadline_seconds < self.lease_duration_seconds:
+            raise ValueError(
+                f"{PREFIX}LEASE_RETRY_SECONDS ({self.lease_retry_seconds:g}) has to be less than "
+                f"{PREFIX}RENEW_DEADLINE_SECONDS ({self.renew_deadline_seconds:g}), and that less than "
+                f"{PREFIX}LEASE_DURATION_SECONDS ({self.lease_duration_seconds})"
+            )
+        return self
+
     @field_validator("watch_namespaces", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -60,7 +82,7 @@ class Settings(BaseSettings):
 
     @property
     def own_namespace(self) -> str:
-        """Where the operator keeps its own Secret."""
+        """Where the operator keeps its own Secret and its Lease."""
         if self.namespace:
             return self.namespace
         try:
@@ -79,8 +101,9 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            faults = [
-                f"{PREFIX}{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
-                for fault in error.errors()
-            ]
-            raise SettingsError("\n".join(faults)) from error
+            raise SettingsError("\n".join(_line(fault["loc"], fault["msg"]) for fault in error.errors())) from error
+
+
+def _line(where: tuple[int | str, ...], message: str) -> str:
+    # What several settings are wrong together about names them itself.
+    return f"{PREFIX}{'_'.join(map(str, where)).upper()}: {message}" if where else message

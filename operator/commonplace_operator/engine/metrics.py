@@ -20,6 +20,16 @@ class QueueMetrics:
     retries: Counter
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeaseMetrics:
+    """The figures of one Lease."""
+
+    leads: Gauge
+    transitions: Gauge
+    writes: Counter
+    conflicts: Counter
+
+
 class Metrics:
     """All metrics of one operator process."""
 
@@ -56,8 +66,26 @@ class Metrics:
         )
         self.writes = Counter(
             "commonplace_operator_writes",
-            "Writes to the Kubernetes API by kind and verb; Events are not counted",
+            "Writes to the Kubernetes API by kind and verb; Events and the Lease are not counted",
             ["kind", "verb"],
+            registry=self.registry,
+        )
+        self._leads = Gauge(
+            "leader_election_master_status",
+            "Whether this process leads: 1, or stands by: 0",
+            queue,
+            registry=self.registry,
+        )
+        self._transitions = Gauge(
+            "commonplace_operator_lease_transitions",
+            "Changes of the leader since the Lease was made",
+            queue,
+            registry=self.registry,
+        )
+        self._lease_writes = Counter(
+            "commonplace_operator_lease_writes",
+            "Writes of the Lease by outcome: done, conflict",
+            ["name", "outcome"],
             registry=self.registry,
         )
 
@@ -69,6 +97,15 @@ class Metrics:
             queue_seconds=self._queued.labels(name),
             work_seconds=self._worked.labels(name),
             retries=self._retries.labels(name),
+        )
+
+    def of_lease(self, name: str) -> LeaseMetrics:
+        """The figures of one Lease."""
+        return LeaseMetrics(
+            leads=self._leads.labels(name),
+            transitions=self._transitions.labels(name),
+            writes=self._lease_writes.labels(name, "done"),
+            conflicts=self._lease_writes.labels(name, "conflict"),
         )
 
     def render(self) -> bytes:

@@ -51,7 +51,8 @@ async def reconcile(context: Context, key: Key) -> Result:
     """
     Bring one object and its world into agreement, whatever happened to it.
 
-    Never raises for what time or people heal: those end in a status and a retry. What it raises is ours to fix.
+    Never raises for what time or people heal: those end in a status and a retry. What it raises is ours to fix, but
+    Deposed: we lead no more.
     """
     controller = key.kind.kind.lower()
     with (
@@ -62,6 +63,10 @@ async def reconcile(context: Context, key: Key) -> Result:
     ):
         try:
             result = await _reconcile(context, key)
+        except errors.Deposed:
+            # Not about this object: who leads has to know.
+            context.metrics.reconciles.labels(controller, "error").inc()
+            raise
         except errors.OperatorError as error:
             _log.warning("reconcile_postponed", error=type(error).__name__, detail=str(error))
             context.metrics.reconciles.labels(controller, "error").inc()

@@ -32,6 +32,7 @@ ANNOTATION_REVISION: Final = f"{GROUP}/revision"
 ANNOTATION_CONTENT_HASH: Final = f"{GROUP}/content-hash"
 ANNOTATION_CREDENTIALS_HASH: Final = f"{GROUP}/credentials-hash"
 ANNOTATION_ALLOW_OLDER: Final = f"{GROUP}/allow-older-version"
+ANNOTATION_TERM: Final = f"{GROUP}/term"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,5 +71,6 @@ AUTOSCALER: Final = Kind(
 )
 SCALED_OBJECT: Final = Kind(kind="ScaledObject", plural="scaledobjects", api_version="keda.sh/v1alpha1")
 SERVICE_MONITOR: Final = Kind(kind="ServiceMonitor", plural="servicemonitors", api_version="monitoring.coreos.com/v1")
+LEASE: Final = Kind(kind="Lease", plural="leases", api_version="coordination.k8s.io/v1")
 
 OURS: Final = (RUNTIME, TEAM, API_KEY, QUOTA)

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Conflict, DomainError
+from commonplace_runtime.entrypoints.cli_embedded import embedded
 from commonplace_runtime.entrypoints.cli_jobs import jobs, usage
 from commonplace_runtime.entrypoints.cli_migrate import migrate
 from commonplace_runtime.entrypoints.terminal import (
@@ -40,7 +41,7 @@ app = cyclopts.App(
 teams = cyclopts.App(name="teams", help="Teams: the tenants.")
 projects = cyclopts.App(name="projects", help="Projects of a team.")
 keys = cyclopts.App(name="keys", help="API keys of a team.")
-for group in (teams, projects, keys, jobs):
+for group in (teams, projects, keys, jobs, embedded):
     app.command(group)
 app.command(usage)
 app.command(migrate)
