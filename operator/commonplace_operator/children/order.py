@@ -5,6 +5,7 @@ from typing import Any
 
 from commonplace_operator.children.accounts import service_account
 from commonplace_operator.children.api import api_deployment, api_ingress, api_service, disruption_budget
+from commonplace_operator.children.autoscaling import worker_autoscaler
 from commonplace_operator.children.embedded import headless_service, postgres_stateful_set, redis_stateful_set
 from commonplace_operator.children.installation import (
     API,
@@ -43,7 +44,7 @@ def before_migration(this: Installation) -> Sequence[Manifest]:
 
 def optional(this: Installation) -> Sequence[Manifest]:
     """Objects of kinds that a cluster may not have."""
-    return [manifest for manifest in (service_monitor(this),) if manifest is not None]
+    return [manifest for manifest in (service_monitor(this), worker_autoscaler(this.runtime)) if manifest is not None]
 
 
 def after_migration(this: Installation) -> Sequence[Manifest]:

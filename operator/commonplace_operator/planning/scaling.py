@@ -19,12 +19,17 @@ STUCK_SECONDS: Final = 300.0
 """How long no further pods are asked for while those that were do not start; then one more step is tried."""
 SHRINK_SECONDS: Final = 60.0
 SHRINK_SHARE: Final = 0.25
-"""At most this part of the workers goes in SHRINK_SECONDS, or one."""
+"""At most this part of the workers goes in SHRINK_SECONDS, or one; sooner again where a shorter look back is asked for."""
 GROWTH: Final = 2
 GROWTH_AT_LEAST: Final = 4
 """One decision at most doubles the workers or adds four."""
 LIMITING: Final = frozenset({Limit.MOST, Limit.QUOTA, Limit.NOT_READY})
 """Limits that keep workers from a queue that needs them."""
+
+
+def shrink_seconds(stabilization_seconds: float) -> float:
+    """Least time between two steps down: who looks back for less than a minute wants to be quick."""
+    return min(SHRINK_SECONDS, stabilization_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +199,7 @@ def _shrunk(
     lowest = min(replicas, max(wanted, history.needs[0][1]))
     if lowest == replicas:
         return replicas, {Limit.STABILIZATION}
-    if history.shrunk_at is not None and now - history.shrunk_at < SHRINK_SECONDS:
+    if history.shrunk_at is not None and now - history.shrunk_at < shrink_seconds(targets.stabilization_seconds):
         return replicas, {Limit.SHRINKING}
     number = max(lowest, replicas - max(1, int(replicas * SHRINK_SHARE)))
     return number, {Limit.SHRINKING} if number > lowest else {Limit.STABILIZATION} if lowest > wanted else set()

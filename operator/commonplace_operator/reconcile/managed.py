@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from commonplace_operator import errors
+from commonplace_operator.children.autoscaling import worker_hpa
 from commonplace_operator.children.credentials import Passwords
 from commonplace_operator.children.installation import (
     API,
@@ -133,12 +134,22 @@ async def _optional(context: Context, this: Installation) -> Condition | None:
     """Objects of kinds that a cluster may not have; what is missing is told and stops nothing."""
     for manifest in optional(this):
         try:
-            await children.put(context, this.runtime, manifest)
+            await _put_optional(context, this.runtime, manifest)
         except children.KindUnknown as error:
             return not_ready(
                 Reason.INVALID_SPEC, f"{error}: install its CustomResourceDefinition, or do not ask for it"
             )
     return None
+
+
+async def _put_optional(context: Context, runtime: MemoryRuntime, manifest: Mapping[str, Any]) -> None:
+    try:
+        await children.put(context, runtime, manifest)
+    except errors.Refused:
+        # Not every API server lets an autoscaler go to none; whether this one does, it alone knows.
+        if manifest["kind"] != names.AUTOSCALER.kind or manifest["spec"]["minReplicas"] > 0:
+            raise
+        await children.put(context, runtime, worker_hpa(runtime, to_zero=False))
 
 
 async def _drop_unwanted(context: Context, this: Installation) -> None:
@@ -149,6 +160,10 @@ async def _drop_unwanted(context: Context, this: Installation) -> None:
         unwanted.append((names.INGRESS, child_name(runtime, API)))
     if not runtime.spec.monitoring.service_monitor:
         unwanted.append((names.SERVICE_MONITOR, runtime.name))
+    mode = runtime.spec.workers.autoscaling.mode
+    for other, kind in (("HPA", names.AUTOSCALER), ("KEDA", names.SCALED_OBJECT)):
+        if mode != other:
+            unwanted.append((kind, child_name(runtime, WORKER)))
     if runtime.spec.queue is None or not runtime.spec.queue.embedded:
         unwanted += _server(runtime, REDIS)
     if not this.is_embedded:

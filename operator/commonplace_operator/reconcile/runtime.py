@@ -1,11 +1,13 @@
 """A MemoryRuntime: for `Managed` its pods are run; for both its database is checked and its address published."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from commonplace_operator import errors
 from commonplace_operator.children.installation import POSTGRES, endpoint_of
 from commonplace_operator.engine.queue import Result
+from commonplace_operator.planning.scalingstatus import scaling_conditions, scaling_fields
 from commonplace_operator.planning.status import (
     kept_fields,
     negative,
@@ -20,7 +22,7 @@ from commonplace_operator.reconcile.access import NotReady, database_uri
 from commonplace_operator.reconcile.context import Context, Key, key_of, write_status
 from commonplace_operator.reconcile.managed import Managed, run_installation
 from commonplace_operator.resources import names
-from commonplace_operator.resources.conditions import Condition
+from commonplace_operator.resources.conditions import Condition, find
 from commonplace_operator.resources.objects import MemoryRuntime
 from commonplace_operator.resources.reasons import ConditionType, EventReason, Reason
 from commonplace_runtime import contract
@@ -31,7 +33,7 @@ UNSETTLED_SECONDS: Final = 60.0
 
 async def reconcile_runtime(context: Context, runtime: MemoryRuntime) -> Result:
     """Bring pods and status up to date, and the teams when something changed for them."""
-    managed = await run_installation(context, runtime) if runtime.spec.management == "Managed" else None
+    managed = await _manage(context, runtime) if runtime.spec.management == "Managed" else None
     conditions, version = await _look(context, runtime, managed)
     is_ready = conditions[0].status == "True"
     fields: dict[str, Any] = kept_fields(runtime) | {
@@ -48,6 +50,28 @@ async def reconcile_runtime(context: Context, runtime: MemoryRuntime) -> Result:
     if before != _seen_by_teams(status) or _was_edited(runtime):
         await context.enqueue_dependents((names.TEAM,), "spec.runtimeRef.name", runtime.name, None)
     return _next_look(context, managed, is_ready=is_ready)
+
+
+async def _manage(context: Context, runtime: MemoryRuntime) -> Managed:
+    """The pods, and what is known of their scaling."""
+    managed = await run_installation(context, runtime)
+    context.enqueue_scaling(Key(kind=names.RUNTIME, namespace=runtime.namespace, name=runtime.name))
+    state = context.scaling.state((runtime.namespace, runtime.name))
+    conditions, figures = (
+        _recorded_scaling(runtime) if state is None else (scaling_conditions(state), scaling_fields(state))
+    )
+    fields = dict(managed.fields or {})
+    for name, part in figures.items():
+        fields[name] = {**(fields.get(name) or {}), **part}
+    return replace(managed, conditions=(*managed.conditions, *conditions), fields=fields)
+
+
+def _recorded_scaling(runtime: MemoryRuntime) -> tuple[tuple[Condition, ...], dict[str, dict[str, Any]]]:
+    """What an earlier process said, until this one has looked."""
+    types = (ConditionType.SCALING_ACTIVE, ConditionType.SCALING_CONFLICT)
+    recorded = [found.condition for type_ in types if (found := find(runtime.conditions, type_)) is not None]
+    desired = (runtime.raw_status.get("workers") or {}).get("desiredReplicas")
+    return tuple(recorded), {} if desired is None else {"workers": {"desiredReplicas": desired}}
 
 
 def _next_look(context: Context, managed: Managed | None, *, is_ready: bool) -> Result:
