@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup cluster lint format test test-without-cluster unit demo chaos
+.PHONY: help setup cluster lint format test test-without-cluster charts unit demo chaos
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ unit: $(STAMP) ## Run the tests that need no server (seconds)
 	$(BIN)/pytest tests/architecture tests/unit
 
 # The tests below need a Kubernetes API; all others run while it is being built.
-CLUSTER_TESTS := tests/crds tests/integration/cluster tests/integration/operator tests/integration/demo
+CLUSTER_TESTS := tests/charts tests/crds tests/integration/cluster tests/integration/operator tests/integration/demo
 
 test: ## Run every check that needs no pods, on real servers
 	@$(MAKE) --no-print-directory --jobs=2 test-without-cluster cluster
@@ -51,6 +51,9 @@ test: ## Run every check that needs no pods, on real servers
 
 test-without-cluster: lint
 	$(BIN)/pytest -n 2 tests $(addprefix --ignore=,$(CLUSTER_TESTS))
+
+charts: $(STAMP) cluster ## Check the Helm charts against a real API server (part of make test)
+	$(BIN)/pytest tests/charts
 
 CHAOS ?= 10
 

@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = ["tests.kubernetes_fixtures"]
 
-ONE_AFTER_THE_OTHER = ("tests/integration/operator/", "tests/integration/demo/")
+ONE_AFTER_THE_OTHER = ("tests/integration/operator/", "tests/integration/demo/", "tests/charts/")
 """Folders whose tests share one server that serves all of them: an operator watches every namespace."""
 
 

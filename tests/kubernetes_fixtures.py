@@ -48,7 +48,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _needs_cluster(item: pytest.Item) -> bool:
-    return "control_plane" in getattr(item, "fixturenames", ())
+    return not {"control_plane", "plane"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -85,7 +85,7 @@ def control_plane(pytestconfig: pytest.Config) -> ControlPlane:
             raise
 
 
-def _fresh_namespace(cluster: ControlPlane) -> Iterator[str]:
+def fresh_namespace(cluster: ControlPlane) -> Iterator[str]:
     name = f"t-{uuid.uuid4().hex[:10]}"
     with cluster.api() as api:
         status, answer = api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -99,10 +99,10 @@ def _fresh_namespace(cluster: ControlPlane) -> Iterator[str]:
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
     """The name of a new namespace for this test."""
-    yield from _fresh_namespace(control_plane)
+    yield from fresh_namespace(control_plane)
 
 
 @pytest.fixture(scope="module")
 def module_namespace(control_plane: ControlPlane) -> Iterator[str]:
     """The name of a new namespace for the tests of one module (one for each worker that runs some of them)."""
-    yield from _fresh_namespace(control_plane)
+    yield from fresh_namespace(control_plane)

@@ -1,4 +1,7 @@
-"""`python -m e2e.cluster build | up | down | status | run [--crds DIRECTORY] -- COMMAND …`."""
+"""
+`python -m e2e.cluster build | up | down | status | run [--crds DIRECTORY] -- COMMAND …` for a control plane, and
+`python -m e2e.cluster node up | down | status | load IMAGE.tar` for a node that runs pods.
+"""
 
 import argparse
 import shutil
@@ -11,6 +14,7 @@ from pathlib import Path
 from e2e.cluster.build import ensure_built
 from e2e.cluster.cache import ClusterError, cache_root, file_lock
 from e2e.cluster.control_plane import ControlPlane, stop_in
+from e2e.cluster.node import Node, stop_node_in
 
 
 def main() -> int:
@@ -37,7 +41,15 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="start one for one command, with KUBECONFIG set and kubectl on the PATH")
     run.set_defaults(verb=_run)
     run.add_argument("command", nargs="+")
-    for verb in (up, run):
+    node = verbs.add_parser("node", help="the same with a node that runs pods (root)").add_subparsers(required=True)
+    node_up = node.add_parser("up", help="start one that stays; prints its KUBECONFIG")
+    node_up.set_defaults(verb=_node_up)
+    node.add_parser("down", help="end it and remove its files").set_defaults(verb=_node_down)
+    node.add_parser("status", help="show its processes").set_defaults(verb=_node_status)
+    load = node.add_parser("load", help="load an image archive, as docker save or e2e.cluster.images write it")
+    load.set_defaults(verb=_node_load)
+    load.add_argument("archive", type=Path, metavar="IMAGE.tar")
+    for verb in (up, run, node_up):
         verb.add_argument("--crds", type=Path, help="a directory of CustomResourceDefinitions to install")
     return parser
 
@@ -48,6 +60,10 @@ def _say(line: str) -> None:
 
 def _home() -> Path:
     return cache_root() / "up"
+
+
+def _node_home() -> Path:
+    return cache_root() / "node"
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -93,6 +109,45 @@ def _status(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     with ControlPlane.start(crds=arguments.crds, report=_say) as cluster:
         return subprocess.run(arguments.command, env=cluster.environment(), check=False).returncode
+
+
+def _node_up(arguments: argparse.Namespace) -> int:
+    with file_lock(_node_home().with_name("node.lock"), waiting=lambda: _say("another run is starting it: waiting")):
+        try:
+            node = Node.attach(_node_home())
+            _say("it runs already")
+        except ClusterError:
+            _remove_node()
+            started = time.monotonic()
+            node = Node.start(_node_home(), owned=False, crds=arguments.crds, report=_say)
+            _say(f"ready after {time.monotonic() - started:.1f} s; end it with: python -m e2e.cluster node down")
+    _say(f"NodePorts answer on {node.address}")
+    print(f"export KUBECONFIG={node.kubeconfig}")
+    return 0
+
+
+def _node_down(arguments: argparse.Namespace) -> int:
+    with file_lock(_node_home().with_name("node.lock")):
+        _remove_node()
+    return 0
+
+
+def _remove_node() -> None:
+    stop_node_in(_node_home())
+    shutil.rmtree(_node_home(), ignore_errors=True)
+
+
+def _node_status(arguments: argparse.Namespace) -> int:
+    node = Node.attach(_node_home())
+    for pid, program in node.program_names().items():
+        print(f"{program:<24} pid {pid}")
+    print(f"export KUBECONFIG={node.kubeconfig}")
+    return 0
+
+
+def _node_load(arguments: argparse.Namespace) -> int:
+    Node.attach(_node_home()).load(arguments.archive)
+    return 0
 
 
 if __name__ == "__main__":

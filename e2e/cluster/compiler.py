@@ -44,6 +44,7 @@ def advice_for(output: str) -> str:
 def run_go(
     argv: Sequence[str],
     *,
+    what: str,
     cwd: Path,
     environment: Mapping[str, str],
     progress: Callable[[int, float], None],
@@ -52,9 +53,9 @@ def run_go(
     """
     Run one Go command to its end; returns its seconds. Raises ClusterError with Go's last lines when it fails.
 
-    progress: called every 20 s with the lines seen on standard error so far (one for each package or module) and the
-    seconds so far. stdout: a file for standard output. The command ends with us: should we be killed, the broken pipe
-    of its standard error ends it at the next line.
+    what: what it builds, for messages. progress: called every 20 s with the lines seen on standard error so far (one
+    for each package or module) and the seconds so far. stdout: a file for standard output. The command ends with us:
+    should we be killed, the broken pipe of its standard error ends it at the next line.
     """
     started = time.monotonic()
     with (stdout or Path(os.devnull)).open("w") as output:
@@ -69,17 +70,17 @@ def run_go(
         )
         try:
             assert process.stderr is not None
-            tail = _follow(process.stderr, progress, started)
+            tail = _follow(process.stderr, progress, started, what)
             returncode = process.wait(timeout=60)
         finally:
             _end_group(process)
     if returncode != 0:
         said = "\n".join(tail)
-        raise ClusterError(f"building Kubernetes failed: {advice_for(said)}.\n{said}")
+        raise ClusterError(f"building {what} failed: {advice_for(said)}.\n{said}")
     return time.monotonic() - started
 
 
-def _follow(stream: IO[bytes], progress: Callable[[int, float], None], started: float) -> deque[str]:
+def _follow(stream: IO[bytes], progress: Callable[[int, float], None], started: float, what: str) -> deque[str]:
     """Read to the end; returns the last lines."""
     tail: deque[str] = deque(maxlen=_KEPT_LINES)
     lines, rest, reported = 0, b"", started
@@ -88,7 +89,7 @@ def _follow(stream: IO[bytes], progress: Callable[[int, float], None], started: 
         while True:
             now = time.monotonic()
             if now - started > _LIMIT_SECONDS:
-                raise ClusterError(f"building Kubernetes took more than {_LIMIT_SECONDS // 60} minutes: giving up")
+                raise ClusterError(f"building {what} took more than {_LIMIT_SECONDS // 60} minutes: giving up")
             if now - reported >= _REPORT_SECONDS:
                 progress(lines, now - started)
                 reported = now

@@ -8,7 +8,7 @@ from typing import Final
 LOOPBACK: Final = "127.0.0.1"
 # Never dialled: kubeadm and the validation of Endpoints refuse a loopback address here.
 _ADVERTISED: Final = "10.255.255.1"
-_SERVICE_SUBNET: Final = "10.96.0.0/16"
+SERVICE_SUBNET: Final = "10.96.0.0/16"
 
 ETCD: Final = "etcd"
 API_SERVER: Final = "kube-apiserver"
@@ -59,13 +59,25 @@ class Layout:
         return self.state / "logs" / f"{program}.log"
 
 
-def kubeadm_config(layout: Layout, *, version: str, ports: Ports) -> str:
-    """What `kubeadm init phase` needs to issue certificates and kubeconfigs."""
+def kubeadm_config(
+    layout: Layout,
+    *,
+    version: str,
+    ports: Ports,
+    node: str = "control-plane",
+    address: str = LOOPBACK,
+    advertised: str = _ADVERTISED,
+) -> str:
+    """
+    What `kubeadm init phase` needs to issue certificates and kubeconfigs.
+
+    address: where clients find the API server. advertised: what kubeadm and Endpoints are told.
+    """
     return f"""\
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
-localAPIEndpoint: {{advertiseAddress: {_ADVERTISED}, bindPort: {ports.api}}}
-nodeRegistration: {{name: control-plane}}
+localAPIEndpoint: {{advertiseAddress: {advertised}, bindPort: {ports.api}}}
+nodeRegistration: {{name: {node}}}
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
@@ -73,9 +85,9 @@ clusterName: commonplace
 kubernetesVersion: v{version}
 certificatesDir: "{layout.pki}"
 encryptionAlgorithm: ECDSA-P256
-controlPlaneEndpoint: {LOOPBACK}:{ports.api}
+controlPlaneEndpoint: {address}:{ports.api}
 apiServer: {{certSANs: [localhost, {LOOPBACK}]}}
-networking: {{serviceSubnet: {_SERVICE_SUBNET}}}
+networking: {{serviceSubnet: {SERVICE_SUBNET}}}
 """
 
 
@@ -104,15 +116,17 @@ def etcd_arguments(layout: Layout, ports: Ports) -> Sequence[str]:
     )
 
 
-def api_server_arguments(layout: Layout, ports: Ports) -> Sequence[str]:
-    """As kubeadm would start it, but bound to loopback."""
+def api_server_arguments(
+    layout: Layout, ports: Ports, *, address: str = LOOPBACK, advertised: str = _ADVERTISED
+) -> Sequence[str]:
+    """As kubeadm would start it, but bound to `address`."""
     pki = layout.pki
     return (
-        f"--bind-address={LOOPBACK}",
+        f"--bind-address={address}",
         f"--secure-port={ports.api}",
         "--permit-port-sharing",
-        f"--advertise-address={_ADVERTISED}",
-        f"--service-cluster-ip-range={_SERVICE_SUBNET}",
+        f"--advertise-address={advertised}",
+        f"--service-cluster-ip-range={SERVICE_SUBNET}",
         f"--etcd-servers=https://{LOOPBACK}:{ports.etcd}",
         f"--etcd-cafile={pki / 'etcd' / 'ca.crt'}",
         f"--etcd-certfile={pki / 'apiserver-etcd-client.crt'}",

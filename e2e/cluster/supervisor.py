@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 from e2e.cluster.api import ApiClient
 from e2e.cluster.cache import ClusterError
@@ -62,8 +62,11 @@ class Order:
         return json.dumps(asdict(self))
 
     @classmethod
-    def decode(cls, text: str) -> "Order":
-        fields = json.loads(text)
+    def decode(cls, text: str) -> Self:
+        # JSON knows no tuples.
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
+        }
         owner = fields.pop("owner")
         return cls(**fields | {"starter": Identity(**fields["starter"]), "owner": Identity(**owner) if owner else None})
 
@@ -170,6 +173,9 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=dies_with_parent(),  # noqa: PLW1509 - this process has no other thread
             )
+        self._write_record()
+
+    def _write_record(self) -> None:
         identities = {name: Identity.of(process.pid) for name, process in self.running.items()}
         identities["supervisor"] = Identity.of(os.getpid())
         processes = {name: asdict(who) for name, who in identities.items() if who}
@@ -178,31 +184,46 @@ class Supervisor:
         staged.replace(self.layout.record)
 
     def _tool(self, program: str, *arguments: str) -> None:
-        ended = subprocess.run(
-            [str(Path(self.order.programs) / program), *arguments],
-            cwd=self.layout.state,
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TOOL_SECONDS,
-            check=False,
-        )
+        self._run_tool([str(Path(self.order.programs) / program), *arguments], seconds=_TOOL_SECONDS)
+
+    def _run_tool(self, argv: Sequence[str], *, seconds: float) -> None:
+        called = " ".join([Path(argv[0]).name, *argv[1:5]])
+        try:
+            ended = subprocess.run(
+                argv,
+                cwd=self.layout.state,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise ClusterError(f"{called} took more than {seconds:.0f} s") from late
         self._check()
         if ended.returncode != 0:
             said = "\n".join((ended.stdout + ended.stderr).splitlines()[-_TAIL_LINES:])
-            raise ClusterError(f"{program} {' '.join(arguments[:4])} failed:\n{said}")
+            raise ClusterError(f"{called} failed:\n{said}")
 
     def _await(self, condition: Callable[[], bool], otherwise: str, deadline: float) -> None:
         while True:
             self._check()
+            self._tend()
             with suppress(OSError):
                 if condition():
                     return
             if time.monotonic() > deadline:
-                logs = "\n".join(self._tail(program) for program in self.running)
+                logs = "\n".join(self._tail(program) for program in self._programs())
                 raise ClusterError(f"{otherwise} after {START_SECONDS:.0f} s:\n{logs}")
             time.sleep(_POLL_SECONDS)
+
+    def _programs(self) -> Sequence[str]:
+        """Those whose last lines tell why a start took too long."""
+        return tuple(self.running)
+
+    def _tend(self) -> None:
+        """What has to be done again and again while it runs."""
 
     def _check(self, *, started: bool = False) -> None:
         needed_by = self.order.owner if started else self.order.starter
@@ -215,6 +236,7 @@ class Supervisor:
     def _watch(self) -> None:
         while True:
             self._check(started=True)
+            self._tend()
             self._told_to_stop.wait(_TICK_SECONDS)
 
     def _tail(self, program: str) -> str:
@@ -235,8 +257,8 @@ class Supervisor:
         shutil.rmtree(self.layout.state, ignore_errors=True)
 
 
-def main() -> int:
-    order = Order.decode(sys.argv[1])
+def serve(supervisor: Supervisor) -> int:
+    """Run it and tell whoever started this process, on standard output, how the start went. Returns the exit status."""
     os.umask(0o077)
     announcements = os.fdopen(os.dup(1), "w")
     # Nobody reads standard output after the announcement.
@@ -246,7 +268,12 @@ def main() -> int:
         with suppress(BrokenPipeError, ValueError), announcements:
             announcements.write(json.dumps(message) + "\n")
 
-    return Supervisor(order=order, layout=Layout(state=Path(order.state))).run(announce)
+    return supervisor.run(announce)
+
+
+def main() -> int:
+    order = Order.decode(sys.argv[1])
+    return serve(Supervisor(order=order, layout=Layout(state=Path(order.state))))
 
 
 if __name__ == "__main__":

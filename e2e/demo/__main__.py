@@ -9,9 +9,9 @@ from types import FrameType
 
 from commonplace_runtime.embedded import EmbeddedServerFailed
 from e2e.cluster.cache import ClusterError
-from e2e.demo.report import CheckFailed, Report, complain
 from e2e.demo.stack import Cluster, Stack, current_cluster, own_cluster, start_stores
 from e2e.demo.story import ROWS, Story
+from e2e.report import CheckFailed, Report, complain
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

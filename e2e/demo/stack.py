@@ -21,7 +21,7 @@ from commonplace_runtime.services import tenants
 from commonplace_runtime.services.migrate import migrate
 from commonplace_runtime.store.pool import open_pool
 from e2e.cluster.control_plane import ControlPlane
-from e2e.demo.report import CheckFailed
+from e2e.report import CheckFailed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNTIME_LOGIN, OPERATOR_LOGIN = "demo_runtime", "demo_operator"
@@ -133,6 +133,8 @@ class Stack:
             "COMMONPLACE_OPERATOR_NAMESPACE": self.cluster.namespace,
             "COMMONPLACE_OPERATOR_WATCH_NAMESPACES": self.cluster.namespace,
             "COMMONPLACE_OPERATOR_PORT": str(port),
+            # It runs alone; one that is started after a kill need not wait for the Lease of the one before.
+            "COMMONPLACE_OPERATOR_LEADER_ELECTION": "false",
         }
         self._run("operator", [sys.executable, "-m", "commonplace_operator"], environ)
         self._await_http("operator", f"http://127.0.0.1:{port}/readyz")

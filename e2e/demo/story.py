@@ -14,8 +14,8 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from e2e.demo.report import CheckFailed, Report
 from e2e.demo.stack import REPOSITORY, Stack
+from e2e.report import CheckFailed, Report
 
 SAMPLES = REPOSITORY / "docs" / "samples"
 SAMPLE_URL = "http://127.0.0.1:8787"

@@ -20,14 +20,17 @@ from commonplace_operator.settings import Settings, SettingsError
 async def run(settings: Settings, configuration: kubernetes_client.Configuration) -> None:
     """Serve until told to stop, over the real adapters."""
     cluster = KubernetesCluster(configuration, timeout=settings.cluster_timeout_seconds)
+    lease_cluster = KubernetesCluster(configuration, timeout=settings.renew_deadline_seconds)
     registries = PostgresRegistries(
         connect_timeout=settings.database_connect_timeout_seconds,
         statement_timeout=settings.database_statement_timeout_seconds,
     )
     try:
-        await serve(build(settings, cluster=cluster, registries=registries), settings, configuration)
+        operator = build(settings, cluster=cluster, registries=registries, lease_cluster=lease_cluster)
+        await serve(operator, settings, configuration)
     finally:
         await cluster.close()
+        await lease_cluster.close()
 
 
 async def serve(operator: Operator, settings: Settings, configuration: kubernetes_client.Configuration) -> None:
@@ -43,7 +46,11 @@ async def serve(operator: Operator, settings: Settings, configuration: kubernete
 
 
 async def main() -> int:
-    """Exit status: 0 after a signal, 78 (EX_CONFIG) for an unusable environment, 1 for what is ours to fix."""
+    """
+    Exit status: 0 after a signal, 78 (EX_CONFIG) for an unusable environment, 1 for what is ours to fix.
+
+    A leader that leads no more ends at once with 75 (EX_TEMPFAIL): to be started again, as a standby.
+    """
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
@@ -61,6 +68,10 @@ async def main() -> int:
     except OSError as error:
         log.critical("operator_cannot_start", detail=str(error))
         return os.EX_OSERR
+    except errors.LeaseLost as error:
+        log.critical("leadership_lost", detail=str(error))
+        # Not by returning: asyncio would wait for whatever hangs, and keep a former leader alive.
+        os._exit(os.EX_TEMPFAIL)
     log.info("operator_stopped")
     return os.EX_OK
 

@@ -41,12 +41,26 @@ class Cluster(Protocol):
         """A new object. Raises Conflict when one of that name exists, Refused."""
         ...
 
-    async def apply(self, kind: Kind, body: Body, *, subresource: str | None = None) -> Body:
+    async def apply(
+        self,
+        kind: Kind,
+        body: Body,
+        *,
+        subresource: str | None = None,
+        manager: str = FIELD_MANAGER,
+        force: bool = True,
+        dry_run: bool = False,
+    ) -> Body:
         """
-        Server-side apply as our field manager, forcing the fields that `body` names.
+        Server-side apply as `manager`, our field manager, forcing the fields that `body` names.
 
-        With `metadata.uid` and `metadata.resourceVersion` in `body` it raises Conflict where either differs.
+        With `metadata.uid` and `metadata.resourceVersion` in `body` it raises Conflict where either differs; without
+        `force` also where another manager owns a field with another value. dry_run: nothing is stored. Raises Refused.
         """
+        ...
+
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        """Put `body` in the place of the object. Raises Conflict where its uid or resourceVersion differs, NotFound."""
         ...
 
     async def patch(self, kind: Kind, namespace: str, name: str, operations: Sequence[Body]) -> Body:
@@ -54,7 +68,7 @@ class Cluster(Protocol):
         ...
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
-        """Delete the object of that uid. Raises NotFound, Conflict for another uid."""
+        """Delete the object of that uid and what it owns. Raises NotFound, Conflict for another uid."""
         ...
 
 
@@ -154,7 +168,16 @@ class KubernetesCluster:
         path = object_path(kind, body["metadata"].get("namespace"))
         return await self._request("post", kind, path, body=body, field_manager=FIELD_MANAGER)
 
-    async def apply(self, kind: Kind, body: Body, *, subresource: str | None = None) -> Body:
+    async def apply(
+        self,
+        kind: Kind,
+        body: Body,
+        *,
+        subresource: str | None = None,
+        manager: str = FIELD_MANAGER,
+        force: bool = True,
+        dry_run: bool = False,
+    ) -> Body:
         """See `Cluster`."""
         metadata = body["metadata"]
         path = object_path(kind, metadata.get("namespace"), metadata["name"], subresource)
@@ -164,9 +187,15 @@ class KubernetesCluster:
             path,
             body={"apiVersion": kind.api_version, "kind": kind.kind} | body,
             content_type="application/apply-patch+yaml",
-            field_manager=FIELD_MANAGER,
-            force_conflicts=True,
+            field_manager=manager,
+            force_conflicts=force,
+            **({"dry_run": "All"} if dry_run else {}),
         )
+
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        """See `Cluster`."""
+        path = object_path(kind, body["metadata"].get("namespace"), body["metadata"]["name"])
+        return await self._request("put", kind, path, body=body, field_manager=FIELD_MANAGER)
 
     async def patch(self, kind: Kind, namespace: str, name: str, operations: Sequence[Body]) -> Body:
         """See `Cluster`."""
@@ -181,7 +210,9 @@ class KubernetesCluster:
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
         """See `Cluster`."""
-        await self._request("delete", kind, object_path(kind, namespace, name), body={"preconditions": {"uid": uid}})
+        # Background: a Job deleted by the API's own default would leave its pods behind.
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        await self._request("delete", kind, object_path(kind, namespace, name), body=body)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -46,6 +46,22 @@ class Superseded(OperatorError):
     """A newer leader's term or a newer generation of the object is recorded: this decision is void."""
 
 
+class Deposed(Superseded):
+    """
+    A database knows a newer leader's term than ours: this process must not write any more.
+
+    leader_term: that term, 0 where it was not told.
+    """
+
+    def __init__(self, message: str, *, leader_term: int = 0) -> None:
+        super().__init__(message)
+        self.leader_term = leader_term
+
+
+class LeaseLost(OperatorError):
+    """This process led and does so no more: it has to end."""
+
+
 class SlugTaken(OperatorError):
     """
     The slug belongs to another team.

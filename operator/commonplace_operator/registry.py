@@ -8,6 +8,7 @@ execute these functions and nothing else.
 import asyncio
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,9 +25,12 @@ from commonplace_operator.resources.rows import (
     KeyRow,
     NewKey,
     ObservedKeys,
+    OtherQueues,
     Published,
+    QueueByTeam,
     StoredQuota,
     StoredTeam,
+    TeamQueue,
     TeamRow,
     Writer,
 )
@@ -36,7 +40,6 @@ POOL_SIZE: Final = 4
 POOLS: Final = 16
 
 _BY_SQLSTATE: Final[dict[str, type[errors.OperatorError]]] = {
-    contract.SQLSTATE_STALE_TERM: errors.Superseded,
     contract.SQLSTATE_STALE_GENERATION: errors.Superseded,
     contract.SQLSTATE_NOT_FOUND: errors.RowNotFound,
     contract.SQLSTATE_LIMIT_REACHED: errors.LimitReached,
@@ -56,6 +59,9 @@ def translated(error: Exception) -> errors.OperatorError:
         state = error.sqlstate or ""
         if state == contract.SQLSTATE_SLUG_CONFLICT:
             return errors.SlugTaken(error.args[0] if error.args else state, holder=_holder(error.detail))
+        if state == contract.SQLSTATE_STALE_TERM:
+            message = str(error.args[0]) if error.args else state
+            return errors.Deposed(message, leader_term=_leader_term(message))
         if state in _BY_SQLSTATE:
             return _BY_SQLSTATE[state](error.args[0] if error.args else state)
         if state[:2] in _TRANSIENT_CLASSES:
@@ -67,6 +73,12 @@ def translated(error: Exception) -> errors.OperatorError:
     if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError):
         return errors.DatabaseUnavailable(type(error).__name__)
     return errors.DatabaseRefused(type(error).__name__)
+
+
+def _leader_term(message: str) -> int:
+    """From the message of `fence`, which our own SQL wrote."""
+    found = re.search(r"term (\d+) leads", message)
+    return int(found.group(1)) if found else 0
 
 
 def _holder(detail: str | None) -> tuple[str, str] | None:
@@ -127,6 +139,10 @@ class Registry(Protocol):
         """Drop them. Gives whether there were any."""
         ...
 
+    async def queue_by_team(self, writer: Writer) -> QueueByTeam:
+        """What waits and runs, team by team; `writer` is the MemoryRuntime. Raises Superseded."""
+        ...
+
 
 def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
@@ -158,6 +174,36 @@ def _key_row(raw: Mapping[str, Any]) -> KeyRow:
         grace_until=_moment(raw["graceUntil"]),
         published_at=_moment(raw["publishedAt"]),
         last_used_at=_moment(raw["lastUsedAt"]),
+    )
+
+
+def _counts(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "backlog": int(raw["backlog"]),
+        "sessions": int(raw["sessions"]),
+        "oldest_seconds": float(raw["oldestSeconds"]),
+        "busy_sessions": int(raw["busySessions"]),
+        "in_flight": int(raw["inFlight"]),
+        "arrival_rate": float(raw["arrivalRate"]),
+    }
+
+
+def _queue_by_team(raw: Mapping[str, Any]) -> QueueByTeam:
+    return QueueByTeam(
+        now=datetime.fromisoformat(raw["now"]),
+        service_seconds=raw["serviceSeconds"],
+        jobs_of=raw["workers"],
+        teams=tuple(
+            TeamQueue(
+                team_id=team["teamId"],
+                slug=team["slug"],
+                owner_uid=team["ownerUid"],
+                workers=team["workers"],
+                **_counts(team),
+            )
+            for team in raw["teams"]
+        ),
+        others=OtherQueues(teams=raw["others"]["teams"], **_counts(raw["others"])),
     )
 
 
@@ -278,6 +324,10 @@ class PostgresRegistry:
     async def release_quota(self, writer: Writer) -> bool:
         """See `Registry`."""
         return bool(await self._json("release_quota_v1", writer))
+
+    async def queue_by_team(self, writer: Writer) -> QueueByTeam:
+        """See `Registry`."""
+        return _queue_by_team(await self._json("queue_by_team_v1", writer))
 
     async def close(self) -> None:
         """Let running calls end, then disconnect."""

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX: Final = "COMMONPLACE_OPERATOR_"
@@ -26,7 +26,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     namespace: str = Field(
-        default="", description="Namespace of the operator's own Secret; empty: the pod's, else commonplace-system."
+        default="",
+        description="Namespace of the operator's own Secret and Lease; empty: the pod's, else commonplace-system.",
     )
     watch_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Comma-separated namespaces to serve; empty: all."
@@ -35,6 +36,9 @@ class Settings(BaseSettings):
         default="default",
         pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
         description="Serves the objects whose annotation commonplace.dev/operator-class says so; without one: default.",
+    )
+    runtime_image: str = Field(
+        default="commonplace/runtime", description="Repository of the image of managed runtimes that name none."
     )
     host: str = Field(default="127.0.0.1", description="Address of health and metrics; 0.0.0.0 in a pod.")
     port: int = Field(default=8780, ge=0, le=65535, description="Port of health and metrics; 0: any free one.")
@@ -48,7 +52,32 @@ class Settings(BaseSettings):
     resync_seconds: float = Field(
         default=600.0, ge=10, description="How often a settled ApiKey and MemoryRuntime is looked at again."
     )
+    scaling_seconds: float = Field(
+        default=5.0, ge=0.5, le=300, description="How often the queue of a runtime that this operator scales is seen."
+    )
+    scaling_workers: int = Field(default=4, ge=1, le=64, description="Runtimes whose queues are seen at once.")
     shutdown_seconds: float = Field(default=2.0, ge=0, le=60, description="Time for running work after SIGTERM.")
+
+    leader_election: bool = Field(
+        default=True, description="Lead by a Lease, with others as standbys; false only where one process runs alone."
+    )
+    lease_duration_seconds: int = Field(
+        default=15, ge=1, le=3600, description="How long a standby waits for a leader that is silent."
+    )
+    renew_deadline_seconds: float = Field(
+        default=10.0, gt=0, description="A leader that has not renewed the Lease for so long ends."
+    )
+    lease_retry_seconds: float = Field(default=2.0, gt=0, description="How often a leader renews the Lease.")
+
+    @model_validator(mode="after")
+    def _lease_times_are_in_order(self) -> Self:
+        if not self.lease_retry_seconds < self.renew_deadline_seconds < self.lease_duration_seconds:
+            raise ValueError(
+                f"{PREFIX}LEASE_RETRY_SECONDS ({self.lease_retry_seconds:g}) has to be less than "
+                f"{PREFIX}RENEW_DEADLINE_SECONDS ({self.renew_deadline_seconds:g}), and that less than "
+                f"{PREFIX}LEASE_DURATION_SECONDS ({self.lease_duration_seconds})"
+            )
+        return self
 
     @field_validator("watch_namespaces", mode="before")
     @classmethod
@@ -57,7 +86,7 @@ class Settings(BaseSettings):
 
     @property
     def own_namespace(self) -> str:
-        """Where the operator keeps its own Secret."""
+        """Where the operator keeps its own Secret and its Lease."""
         if self.namespace:
             return self.namespace
         try:
@@ -76,8 +105,9 @@ class Settings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            faults = [
-                f"{PREFIX}{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
-                for fault in error.errors()
-            ]
-            raise SettingsError("\n".join(faults)) from error
+            raise SettingsError("\n".join(_line(fault["loc"], fault["msg"]) for fault in error.errors())) from error
+
+
+def _line(where: tuple[int | str, ...], message: str) -> str:
+    # What several settings are wrong together about names them itself.
+    return f"{PREFIX}{'_'.join(map(str, where)).upper()}: {message}" if where else message

@@ -1,8 +1,8 @@
 """
-All that the operator may know of the runtime, and what both must spell alike.
+What the operator may know of the runtime, and what both must spell alike.
 
-Pure, standard library only: the operator imports nothing else of this package, and so a
-setting, a path or a token shape that one side misspells cannot exist.
+Pure, standard library only: besides this the operator imports `scaling.py` and nothing else of this
+package, and so a setting, a path or a token shape that one side misspells cannot exist.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias, get_args
 VERSION: Final = "0.1.0"
 """Version of the one distribution; the operator's default image tag is its own version."""
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 """Number of the newest migration; what `schema_version_v1()` answers on a current database."""
 
 ENV_PREFIX: Final = "COMMONPLACE_"

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from commonplace_runtime.domain.scaling import QueueFigures
+from commonplace_runtime.scaling import QueueFigures
 
 REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)

@@ -26,6 +26,8 @@ _ALIASES: Final[Mapping[str, str]] = {
     "PUBLIC_URL": "CLAUDE_MEM_PUBLIC_URL",
     "PROVIDER": "CLAUDE_MEM_SERVER_PROVIDER",
     "MODEL": "CLAUDE_MEM_SERVER_MODEL",
+    "AUTH_MODE": "CLAUDE_MEM_AUTH_MODE",
+    "ALLOW_LOCAL_DEV_BYPASS": "CLAUDE_MEM_ALLOW_LOCAL_DEV_BYPASS",
     "OPENROUTER_BASE_URL": "CLAUDE_MEM_OPENROUTER_BASE_URL",
 }
 _KEYS: Final[Mapping[str, str]] = {
@@ -86,6 +88,18 @@ def _endpoint_url(value: str) -> str:
         is_endpoint = False
     if not is_endpoint or (value and parts.fragment):
         raise ValueError("must look like https://host/path, without a password")
+    return value
+
+
+def _auth_mode(value: str) -> str:
+    if value.strip().lower() != "api-key":
+        raise ValueError("must be api-key (CLAUDE_MEM_AUTH_MODE too): every request needs a key, there is no local-dev")
+    return value
+
+
+def _no_bypass(value: str) -> str:
+    if value.strip().lower() not in {"", "0", "false", "no"}:
+        raise ValueError("must not be set (CLAUDE_MEM_ALLOW_LOCAL_DEV_BYPASS too): nothing here bypasses keys")
     return value
 
 
@@ -210,6 +224,10 @@ class Settings(BaseSettings):
     """Fewest workers that are ever asked for; 0 lets an idle runtime go to none."""
     scaling_max_workers: int = Field(10, ge=1, le=1000)
     """Most workers that are ever asked for."""
+    auth_mode: Annotated[str, AfterValidator(_auth_mode)] = "api-key"
+    """How requests are authenticated. claude-mem's `local-dev` is refused, so that nobody believes it is on."""
+    allow_local_dev_bypass: Annotated[str, AfterValidator(_no_bypass)] = ""
+    """claude-mem's way round its keys; refused for the same reason."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written."""
     log_format: Literal["json", "console"] = "json"

@@ -49,7 +49,8 @@ def test_the_test_folders_are_no_packages() -> None:
     [
         ("runtime/commonplace_runtime/domain/errors.py", "import random", "pure layers"),
         ("runtime/commonplace_runtime/domain/errors.py", "import commonplace_runtime.store.pool", "one way"),
-        ("operator/commonplace_operator/errors.py", "import commonplace_runtime.settings", "the contract only"),
+        ("operator/commonplace_operator/errors.py", "import commonplace_runtime.settings", "formula only"),
+        ("runtime/commonplace_runtime/scaling.py", "import time", "pure layers"),
         ("runtime/commonplace_runtime/services/tenants.py", "import fastapi", "entrypoints"),
         ("runtime/commonplace_runtime/services/tenants.py", "import asyncpg", "asyncpg"),
         ("runtime/commonplace_runtime/settings.py", "import kubernetes", "nothing of Kubernetes"),

@@ -162,6 +162,13 @@ RUNTIME_CASES = [
         bad={"workers": {"autoscaling": {"minReplicas": 11}}},
         good={"workers": {"autoscaling": {"minReplicas": 10}}},
     ),
+    Case(
+        plural="memoryruntimes",
+        at="spec.workers.autoscaling",
+        says="mode KEDA needs prometheusAddress",
+        bad={"workers": {"autoscaling": {"mode": "KEDA"}}},
+        good={"workers": {"autoscaling": {"mode": "KEDA", "prometheusAddress": "http://prometheus:9090"}}},
+    ),
     *(
         Case(
             plural="memoryruntimes",

@@ -201,9 +201,9 @@ def test_what_is_left_out_is_filled_in(wire: Wire) -> None:
 
 
 def test_autoscaling_is_filled_in_where_it_is_mentioned(wire: Wire) -> None:
-    stored = wire.create("memoryruntimes", new_object("memoryruntimes", {"workers": {"autoscaling": {"mode": "KEDA"}}}))
+    stored = wire.create("memoryruntimes", new_object("memoryruntimes", {"workers": {"autoscaling": {"mode": "HPA"}}}))
     assert stored["spec"]["workers"]["autoscaling"] == {
-        "mode": "KEDA",
+        "mode": "HPA",
         "minReplicas": 1,
         "maxReplicas": 10,
         "drainTargetSeconds": 60,

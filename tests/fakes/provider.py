@@ -260,6 +260,7 @@ class FakeProvider:
         latency_seconds: float = 0.0,
         port: int = 0,
         keeps_calls: bool = True,
+        host: str = "127.0.0.1",
     ) -> None:
         self.script: deque[Outcome] = deque(script)
         self.otherwise = otherwise or Answer()
@@ -272,7 +273,7 @@ class FakeProvider:
         self._keeps_calls = keeps_calls
         self._count = 0
         self._listed: deque[Mapping[str, object]] = deque(maxlen=LISTED_CALLS)
-        self._socket = socket.create_server(("127.0.0.1", port), backlog=1024)
+        self._socket = socket.create_server((host, port), backlog=1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             self._app, interface="asgi3", log_level="critical", lifespan="off", timeout_graceful_shutdown=1
@@ -362,12 +363,14 @@ def _json(content: object, *, status: int = 200, headers: Mapping[str, str] = Ma
     return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
 
 
-async def _serve(port: int, latency_seconds: float, unanswered: int) -> None:
+async def _serve(host: str, port: int, latency_seconds: float, unanswered: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     script = [Hang()] * unanswered
-    async with FakeProvider(*script, port=port, latency_seconds=latency_seconds, keeps_calls=False) as provider:
+    async with FakeProvider(
+        *script, host=host, port=port, latency_seconds=latency_seconds, keeps_calls=False
+    ) as provider:
         print(provider.url, flush=True)
         await stop.wait()
 
@@ -375,12 +378,13 @@ async def _serve(port: int, latency_seconds: float, unanswered: int) -> None:
 def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(description="A model provider that only pretends.")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds a call takes")
     parser.add_argument("--unanswered", type=int, default=0, help="how many calls, the first ones, get no answer")
     chosen = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(chosen.port, chosen.latency, chosen.unanswered))
+        runner.run(_serve(chosen.host, chosen.port, chosen.latency, chosen.unanswered))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ class MacKey:
         message = "\n".join(("commonplace-key-v1", team_uid, key_uid, str(revision), token_hash))
         return hmac.new(self._key, message.encode(), hashlib.sha256).hexdigest()
 
+    def fingerprint(self, *values: str) -> str:
+        """Sixteen hexadecimal digits that change when one of `values` does, and from which nobody can guess them."""
+        message = "\n".join(("commonplace-fingerprint-v1", *(hashlib.sha256(v.encode()).hexdigest() for v in values)))
+        return hmac.new(self._key, message.encode(), hashlib.sha256).hexdigest()[:16]
+
     def __repr__(self) -> str:
         return "MacKey(***)"
 

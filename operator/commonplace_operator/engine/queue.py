@@ -53,7 +53,8 @@ class WorkQueue(Generic[K]):
     """
     Keys to `work` on, by `workers` tasks.
 
-    `offer` waits while `limit` different keys are already waiting; nothing else grows with load.
+    `offer` waits while `limit` different keys are already waiting; nothing else grows with load. Started as `held`, it
+    gathers keys only, until `open`; what is offered beyond the limit meanwhile is forgotten, and `open` says so.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class WorkQueue(Generic[K]):
         self._numbers = itertools.count()
         self._wake_worker = asyncio.Semaphore(0)
         self._wake_timer = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._has_forgotten = False
         self._room = asyncio.Event()
         self._room.set()
         self._idle = asyncio.Event()
@@ -106,7 +109,11 @@ class WorkQueue(Generic[K]):
 
     async def offer(self, key: K) -> None:
         """`add`, but wait first while the queue is full."""
-        if key not in self._waiting:
+        if key not in self._waiting and not self._room.is_set():
+            if self._is_holding():
+                # Nobody makes room, maybe for weeks: the watcher must not wait, nor pile up what it sees.
+                self._has_forgotten = True
+                return
             await self._room.wait()
         self.add(key)
 
@@ -127,17 +134,31 @@ class WorkQueue(Generic[K]):
             self._schedule = [due for due in self._schedule if id(due) in live]
             heapq.heapify(self._schedule)
 
-    def start(self) -> None:
+    def start(self, *, held: bool = False) -> None:
         """Start the workers. Before kopf starts: it cancels every task that is younger than itself."""
+        if not held:
+            self.open()
         self._tasks = [asyncio.create_task(self._timer(), name=f"{self._name} timer")]
         self._tasks += [
             asyncio.create_task(self._worker(), name=f"{self._name} worker {number}") for number in range(self._workers)
         ]
 
+    def open(self) -> bool:
+        """Let a held queue work. Gives whether keys were forgotten, so that all objects have to be listed."""
+        now = asyncio.get_running_loop().time()
+        self._waiting = dict.fromkeys(self._waiting, now)
+        self._opened.set()
+        return self._has_forgotten
+
+    def _is_holding(self) -> bool:
+        return bool(self._tasks) and not self._opened.is_set()
+
     async def stop(self, *, patience: float) -> None:
         """Take no more keys; give running work `patience` seconds, then cancel it."""
         self._waiting.clear()
         self._again.clear()
+        if not self._tasks:
+            return
         self._tasks[0].cancel()
         try:
             async with asyncio.timeout(patience):
@@ -170,6 +191,7 @@ class WorkQueue(Generic[K]):
 
     async def _worker(self) -> None:
         loop = asyncio.get_running_loop()
+        await self._opened.wait()
         while True:
             await self._wake_worker.acquire()
             if not self._waiting:

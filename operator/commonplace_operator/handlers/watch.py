@@ -15,7 +15,9 @@ from commonplace_operator.reconcile.context import Key
 from commonplace_operator.resources import names
 
 KOPF_CONNECTIONS: Final = 32
-_STREAMS_PER_NAMESPACE: Final = len(names.OURS) + 1
+_CHILDREN: Final = (("apps", "v1", "deployments"), ("apps", "v1", "statefulsets"), ("batch", "v1", "jobs"))
+"""What a managed runtime consists of and reports by itself. Other children are looked at with each resync."""
+_STREAMS_PER_NAMESPACE: Final = len(names.OURS) + len(_CHILDREN) + 1
 _UNUSED_FINALIZER: Final = f"{names.GROUP}/kopf-never-uses-this"
 
 Offer = Callable[[Key], Awaitable[None]]
@@ -55,11 +57,20 @@ def build_registry(
         kopf.on.event(names.GROUP, names.VERSION, kind.plural, registry=registry, id=kind.plural, param=kind)(changed)
 
     async def secret_changed(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
-        owner = labels.get(names.LABEL_API_KEY)
-        if namespace and owner:
-            await offer(Key(kind=names.API_KEY, namespace=namespace, name=owner))
+        for label, kind in ((names.LABEL_API_KEY, names.API_KEY), (names.LABEL_RUNTIME, names.RUNTIME)):
+            owner = labels.get(label)
+            if namespace and owner:
+                await offer(Key(kind=kind, namespace=namespace, name=owner))
 
     kopf.on.event("", "v1", names.SECRET.plural, registry=registry, id="secrets")(secret_changed)
+
+    async def child_changed(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
+        owner = labels.get(names.LABEL_RUNTIME)
+        if namespace and owner:
+            await offer(Key(kind=names.RUNTIME, namespace=namespace, name=owner))
+
+    for group, version, plural in _CHILDREN:
+        kopf.on.event(group, version, plural, registry=registry, id=f"runtime-{plural}")(child_changed)
     return registry
 
 
@@ -71,6 +82,8 @@ def build_settings(*, namespaces: tuple[str, ...]) -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.persistence.finalizer = _UNUSED_FINALIZER
     settings.watching.label_selectors["", "v1", names.SECRET.plural] = names.LABEL_OWNER_UID
+    for group, version, plural in _CHILDREN:
+        settings.watching.label_selectors[group, version, plural] = names.LABEL_OWNER_UID
     settings.networking.error_backoffs = _Patience()
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10

@@ -22,6 +22,7 @@ _RUNTIME: Final[Mapping[str, Any]] = {
     "workers.resources": None,
     "workers.terminationGracePeriodSeconds": 120,
     "workers.autoscaling": None,
+    "monitoring": None,
 }
 
 
@@ -51,7 +52,15 @@ def _asks(value: Any, default: Any) -> bool:
 
 
 def unimplemented_in_runtime(runtime: MemoryRuntime) -> tuple[str, ...]:
-    """Paths below `spec` that the user set and that this version does not act on."""
+    """
+    Paths below `spec` that the user set and that nobody acts on.
+
+    For External that is all that concerns pods: they are somebody else's. Managed acts on everything, but data in a
+    database of the user's own is never deleted.
+    """
+    if runtime.spec.management == "Managed":
+        asks_for_deletion = runtime.spec.deletion_policy == "Delete" and not runtime.spec.database.embedded
+        return ("spec.deletionPolicy",) if asks_for_deletion else ()
     found = [f"spec.{path}" for path, default in _RUNTIME.items() if _asks(_value(runtime.raw_spec, path), default)]
     if runtime.raw_spec.get("deletionPolicy") == "Delete":
         found.append("spec.deletionPolicy")

@@ -2,9 +2,9 @@
 
 import base64
 from dataclasses import dataclass
-from typing import Final
 
 from commonplace_operator import errors
+from commonplace_operator.children.installation import operator_key
 from commonplace_operator.planning.hints import did_you_mean
 from commonplace_operator.planning.team import is_permitted
 from commonplace_operator.reconcile.context import Context
@@ -12,8 +12,6 @@ from commonplace_operator.resources import names
 from commonplace_operator.resources.conditions import find
 from commonplace_operator.resources.objects import MemoryRuntime, MemoryTeam
 from commonplace_operator.resources.reasons import ConditionType, Reason
-
-DEFAULT_URI_KEY: Final = "uri"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,10 @@ async def accepting_runtime(context: Context, team: MemoryTeam) -> MemoryRuntime
         return NotReady(
             reason=Reason.RUNTIME_NOT_READY, message=f"MemoryRuntime {namespace}/{name} was not looked at yet"
         )
-    if recorded.condition.status != "True" and recorded.condition.reason != Reason.DATABASE_UNAVAILABLE:
+    # Rows need the database alone: that pods come, go or fail is no reason to hold a team or a key back.
+    current = find(runtime.conditions, ConditionType.SCHEMA_CURRENT)
+    has_schema = current is not None and current.condition.status == "True"
+    if not has_schema and recorded.condition.reason != Reason.DATABASE_UNAVAILABLE:
         return NotReady(
             reason=Reason.RUNTIME_NOT_READY,
             message=f"MemoryRuntime {namespace}/{name} is not ready: {recorded.condition.reason}",
@@ -77,13 +78,13 @@ async def _lets_in(context: Context, team: MemoryTeam, runtime: MemoryRuntime) -
 
 async def database_uri(context: Context, runtime: MemoryRuntime) -> str | NotReady:
     """The operator's connection URI, from the Secret that the runtime names."""
-    reference = runtime.spec.database.operator_secret_ref
+    reference = operator_key(runtime)
     if reference is None:
         return NotReady(
             reason=Reason.SECRET_NOT_FOUND,
             message="set spec.database.operatorSecretRef to a Secret with the operator's connection URI in its key uri",
         )
-    key = reference.key or DEFAULT_URI_KEY
+    key = reference.key
     try:
         body = await context.cluster.get(names.SECRET, runtime.namespace, reference.name)
     except errors.NotFound:

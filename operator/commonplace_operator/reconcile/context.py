@@ -1,6 +1,6 @@
 """What every reconcile needs, handed in by the composition root."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -13,6 +13,7 @@ from commonplace_operator.engine.events import EventRecorder, Regarding
 from commonplace_operator.engine.metrics import Metrics
 from commonplace_operator.planning.status import AnyObject
 from commonplace_operator.reconcile.databases import KnownDatabases
+from commonplace_operator.reconcile.scaling_board import ScalingBoard
 from commonplace_operator.registry import Registries
 from commonplace_operator.resources import names
 from commonplace_operator.resources.names import Kind
@@ -44,10 +45,11 @@ def key_of(kind: Kind, body: Body) -> Key:
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """Seconds between looks at what is settled."""
+    """Seconds between looks at what is settled, and at queues."""
 
     resync_seconds: float
     quota_refresh_seconds: float
+    scaling_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +57,12 @@ class Context:
     """
     The world of the reconcilers: I/O, clock, chance, and who we are.
 
-    term: the leader's; 0 until there is an election.
+    term: the leader's, 0 without an election; raises Superseded when we do not lead any more.
     enqueue, enqueue_after: have other objects looked at, now or in so many seconds.
+    enqueue_scaling: have the workers of a managed MemoryRuntime scaled from now on; scaling: what came of it.
     namespaces: those served, empty for all.
     operator_class: only objects of this class are served.
+    runtime_image: repository of the image of managed runtimes that name none.
     databases: database of each MemoryRuntime met, so that rows can be released after the runtime is gone.
     """
 
@@ -69,20 +73,28 @@ class Context:
     clock: Callable[[], datetime]
     chance: Callable[[], float]
     mint: Callable[[], Token]
+    mint_password: Callable[[], str]
     new_id: Callable[[], str]
     enqueue: Callable[[Key], None]
     enqueue_after: Callable[[Key, float], None]
+    enqueue_scaling: Callable[[Key], None]
     installation: str
     term: Callable[[], int]
     mac_key: MacKey
     timings: Timings
     databases: KnownDatabases
+    scaling: ScalingBoard
+    runtime_image: str
     operator_class: str = DEFAULT_CLASS
     namespaces: tuple[str, ...] = ()
 
     def resync_seconds(self) -> float:
         """When to look again at what is settled, moved by up to 10 % so that not all come at once."""
         return self.timings.resync_seconds * (0.9 + 0.2 * self.chance())
+
+    def scaling_seconds(self) -> float:
+        """When to look at a queue again, moved by up to 10 % so that not all runtimes are looked at together."""
+        return self.timings.scaling_seconds * (0.9 + 0.2 * self.chance())
 
     def writer(self, wanted: AnyObject) -> Writer:
         """On whose behalf rows are written."""
@@ -117,6 +129,17 @@ class Context:
         return found
 
 
+def operator_class(body: Mapping[str, Any]) -> str:
+    """Which operator serves the object: its annotation says so, and `default` serves those without."""
+    annotations = body["metadata"].get("annotations") or {}
+    return str(annotations.get(names.ANNOTATION_OPERATOR_CLASS, DEFAULT_CLASS))
+
+
+def serves(context: Context, body: Mapping[str, Any]) -> bool:
+    """Whether the object is this operator's to serve."""
+    return operator_class(body) == context.operator_class
+
+
 def _target(wanted: AnyObject) -> dict[str, str]:
     # The uid keeps an apply from creating anew what was deleted meanwhile.
     return {"namespace": wanted.namespace, "name": wanted.name, "uid": wanted.uid}
@@ -124,6 +147,7 @@ def _target(wanted: AnyObject) -> dict[str, str]:
 
 async def write_status(context: Context, wanted: AnyObject, status: dict[str, Any]) -> bool:
     """Write the status if it differs from what was read. Gives whether it did."""
+    context.metrics.conditions.see(wanted.kind.kind, wanted.namespace, wanted.name, status["conditions"])
     if status == wanted.raw_status:
         return False
     await context.cluster.apply(wanted.kind, {"metadata": _target(wanted), "status": status}, subresource="status")

@@ -11,7 +11,7 @@ from commonplace_operator import errors
 from commonplace_operator.engine.queue import Result
 from commonplace_operator.planning.status import AnyObject, database_away_status, kept_fields, not_ready, status_of
 from commonplace_operator.reconcile.apikey import api_key_gone, reconcile_api_key, release_api_key
-from commonplace_operator.reconcile.context import DEFAULT_CLASS, Context, Key, is_abandoned, write_status
+from commonplace_operator.reconcile.context import Context, Key, is_abandoned, serves, write_status
 from commonplace_operator.reconcile.deletion import abandon, block_deletion
 from commonplace_operator.reconcile.quota import quota_gone, reconcile_quota, release_quota
 from commonplace_operator.reconcile.runtime import reconcile_runtime, runtime_gone
@@ -51,7 +51,8 @@ async def reconcile(context: Context, key: Key) -> Result:
     """
     Bring one object and its world into agreement, whatever happened to it.
 
-    Never raises for what time or people heal: those end in a status and a retry. What it raises is ours to fix.
+    Never raises for what time or people heal: those end in a status and a retry. What it raises is ours to fix, but
+    Deposed: we lead no more.
     """
     controller = key.kind.kind.lower()
     with (
@@ -62,6 +63,10 @@ async def reconcile(context: Context, key: Key) -> Result:
     ):
         try:
             result = await _reconcile(context, key)
+        except errors.Deposed:
+            # Not about this object: who leads has to know.
+            context.metrics.reconciles.labels(controller, "error").inc()
+            raise
         except errors.OperatorError as error:
             _log.warning("reconcile_postponed", error=type(error).__name__, detail=str(error))
             context.metrics.reconciles.labels(controller, "error").inc()
@@ -75,20 +80,16 @@ async def reconcile(context: Context, key: Key) -> Result:
     return result
 
 
-def operator_class(body: Mapping[str, Any]) -> str:
-    """Which operator serves the object: its annotation says so, and `default` serves those without."""
-    annotations = body["metadata"].get("annotations") or {}
-    return str(annotations.get(names.ANNOTATION_OPERATOR_CLASS, DEFAULT_CLASS))
-
-
 async def _reconcile(context: Context, key: Key) -> Result:
     verbs = _KINDS[key.kind.kind]
     try:
         body = await context.cluster.get(key.kind, key.namespace, key.name)
     except errors.NotFound:
+        context.metrics.conditions.forget(key.kind.kind, key.namespace, key.name)
         await verbs.gone(context, key)
         return Result()
-    if operator_class(body) != context.operator_class:
+    if not serves(context, body):
+        context.metrics.conditions.forget(key.kind.kind, key.namespace, key.name)
         return Result()
     try:
         wanted: AnyObject = verbs.parse(body)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from commonplace_operator import errors
+from commonplace_operator.children.installation import endpoint_of
 from commonplace_operator.engine.queue import Result
 from commonplace_operator.planning.status import (
     kept_fields,
@@ -101,7 +102,7 @@ async def _report(context: Context, team: MemoryTeam, runtime: MemoryRuntime, st
     fields: dict[str, Any] = {
         "teamId": stored.id,
         "slug": stored.slug,
-        "endpoint": (runtime.spec.public_url or "").rstrip("/") or None,
+        "endpoint": endpoint_of(runtime) or None,
         "projects": [{"name": name, "id": id_} for name, id_ in sorted(stored.projects.items())],
         "keys": len(await context.list_naming(names.API_KEY, "spec.teamRef.name", team.name, team.namespace)),
     }

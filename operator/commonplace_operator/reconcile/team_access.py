@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from commonplace_operator import errors
+from commonplace_operator.children.installation import endpoint_of
 from commonplace_operator.planning.hints import did_you_mean
 from commonplace_operator.reconcile.access import NotReady, accepting_runtime, database_uri, uri_for_release
 from commonplace_operator.reconcile.context import Context
@@ -51,7 +52,7 @@ async def provisioned_team(context: Context, wanted: ApiKey | Quota) -> TeamAcce
     team_id = team.status.team_id
     if team_id is None:
         return NotReady(reason=Reason.TEAM_NOT_READY, message=f"MemoryTeam {wanted.namespace}/{name} is not ready yet")
-    return TeamAccess(team=team, team_id=team_id, endpoint=runtime.spec.public_url or "", uri=uri)
+    return TeamAccess(team=team, team_id=team_id, endpoint=endpoint_of(runtime), uri=uri)
 
 
 async def team_uri_for_release(context: Context, wanted: ApiKey | Quota) -> str | NotReady | None:

@@ -8,7 +8,7 @@ from typing import Literal
 from commonplace_operator.resources.times import format_time
 
 Status = Literal["True", "False", "Unknown"]
-MESSAGE_LIMIT = 1024
+MESSAGE_LIMIT = 4096
 
 
 @dataclass(frozen=True, kw_only=True)

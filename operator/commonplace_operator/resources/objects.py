@@ -9,22 +9,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError
 
 from commonplace_operator.errors import SpecError
 from commonplace_operator.resources.conditions import RecordedCondition
 from commonplace_operator.resources.names import API_KEY, QUOTA, RUNTIME, TEAM, Kind
+from commonplace_operator.resources.runtime_spec import RuntimeSpec
+from commonplace_operator.resources.wire import ObjectRef, Wire
 
 
 class InvalidObject(SpecError):
     """The object's shape is none that this version knows; the message names the fields."""
-
-
-class Wire(BaseModel):
-    """Base of every part: camelCase on the wire, frozen, unknown fields ignored."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
 
 class Metadata(Wire):
@@ -42,24 +37,11 @@ class Metadata(Wire):
     creation_timestamp: datetime | None = None
 
 
-class ObjectRef(Wire):
-    """A reference by name."""
-
-    name: str
-
-
 class RuntimeRef(Wire):
     """A MemoryRuntime, in the referrer's namespace unless said otherwise."""
 
     name: str
     namespace: str | None = None
-
-
-class SecretRef(Wire):
-    """A key of a Secret in the same namespace; without `key` it is `uri`."""
-
-    name: str
-    key: str | None = None
 
 
 class _Object(Wire):
@@ -129,62 +111,6 @@ class Unread(_Object):
     def parse(cls, kind: Kind, body: Mapping[str, Any]) -> Self:
         """From the API server's JSON. Raises InvalidObject when not even the metadata can be read."""
         return cls.parse_body(kind, body)
-
-
-class DatabaseSpec(Wire):
-    """Where the rows are; each Secret holds a key `uri`."""
-
-    operator_secret_ref: SecretRef | None = None
-
-
-class LabelRequirement(Wire):
-    """One line of `matchExpressions`."""
-
-    key: str
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: tuple[str, ...] = ()
-
-
-class LabelSelector(Wire):
-    """`metav1.LabelSelector`."""
-
-    match_labels: dict[str, str] = Field(default_factory=dict)
-    match_expressions: tuple[LabelRequirement, ...] = ()
-
-    def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether every requirement holds; an empty selector matches everything."""
-        return all(labels.get(key) == value for key, value in self.match_labels.items()) and all(
-            _holds(requirement, labels) for requirement in self.match_expressions
-        )
-
-
-def _holds(requirement: LabelRequirement, labels: Mapping[str, str]) -> bool:
-    value = labels.get(requirement.key)
-    match requirement.operator:
-        case "In":
-            return value is not None and value in requirement.values
-        case "NotIn":
-            return value is None or value not in requirement.values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-
-
-class AllowedTeams(Wire):
-    """Which namespaces may hold a MemoryTeam of this runtime."""
-
-    from_: Literal["Same", "All", "Selector"] = Field(default="Same", alias="from")
-    selector: LabelSelector | None = None
-
-
-class RuntimeSpec(Wire):
-    """`MemoryRuntime.spec`, as far as it is implemented."""
-
-    management: Literal["Managed", "External"] = "Managed"
-    public_url: str | None = None
-    database: DatabaseSpec = DatabaseSpec()
-    allowed_teams: AllowedTeams = AllowedTeams()
 
 
 class MemoryRuntime(_Object):

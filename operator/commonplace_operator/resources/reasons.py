@@ -18,6 +18,11 @@ class ConditionType(StrEnum):
     READY = "Ready"
     DATABASE_REACHABLE = "DatabaseReachable"
     SCHEMA_CURRENT = "SchemaCurrent"
+    API_AVAILABLE = "ApiAvailable"
+    WORKERS_AVAILABLE = "WorkersAvailable"
+    SCALING_ACTIVE = "ScalingActive"
+    SCALING_CONFLICT = "ScalingConflict"
+    TRIAL_ONLY = "TrialOnly"
     RUNTIME_ACCEPTED = "RuntimeAccepted"
     PROVISIONED = "Provisioned"
     ISSUED = "Issued"
@@ -36,6 +41,8 @@ NEGATIVE: Final = frozenset(
         ConditionType.EXCEEDED,
         ConditionType.DELETION_BLOCKED,
         ConditionType.NOT_IMPLEMENTED,
+        ConditionType.SCALING_CONFLICT,
+        ConditionType.TRIAL_ONLY,
     }
 )
 
@@ -55,6 +62,11 @@ class Reason(StrEnum):
     SECRET_SYNCED = "SecretSynced"
     WITHIN_LIMITS = "WithinLimits"
     NEAR_LIMIT = "NearLimit"
+    DESIRED_REPLICAS = "DesiredReplicas"
+    MANUAL_REPLICAS = "ManualReplicas"
+    EXTERNAL_AUTOSCALER = "ExternalAutoscaler"
+    SCALED_TO_ZERO = "ScaledToZero"
+    EMBEDDED_DATABASE = "EmbeddedDatabase"
     # The author of this object acts.
     RUNTIME_NOT_FOUND = "RuntimeNotFound"
     TEAM_NOT_FOUND = "TeamNotFound"
@@ -71,12 +83,23 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"
     DATABASE_REFUSED = "DatabaseRefused"
     MIGRATION_PENDING = "MigrationPending"
+    MIGRATION_FAILED = "MigrationFailed"
+    SCHEMA_NEWER = "SchemaNewer"
+    DATABASE_ROLES_MISSING = "DatabaseRolesMissing"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    PODS_FAILING = "PodsFailing"
+    PODS_NOT_CREATED = "PodsNotCreated"
+    CHILD_CONFLICT = "ChildConflict"
+    EXTERNAL_SCALER_FOUND = "ExternalScalerFound"
+    SCALING_LIMITED = "ScalingLimited"
     FORBIDDEN = "Forbidden"
     NOT_IMPLEMENTED_YET = "NotImplementedYet"
     # Time acts.
     RUNTIME_NOT_READY = "RuntimeNotReady"
     TEAM_NOT_READY = "TeamNotReady"
     DATABASE_UNAVAILABLE = "DatabaseUnavailable"
+    PROGRESSING = "Progressing"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
 
 
 class EventReason(StrEnum):
@@ -95,3 +118,7 @@ class EventReason(StrEnum):
     ABANDONED = "Abandoned"
     ROWS_LEFT = "RowsLeft"
     NOT_READY = "NotReady"
+    MIGRATED = "Migrated"
+    ROLLED_OUT = "RolledOut"
+    SCALED = "Scaled"
+    CREDENTIALS_MINTED = "CredentialsMinted"

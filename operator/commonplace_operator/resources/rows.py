@@ -120,3 +120,77 @@ class StoredQuota:
     effective: Mapping[str, str]
     used: Mapping[str, Decimal]
     measured_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeamQueue:
+    """
+    What waits and runs for one team.
+
+    sessions: over how many the backlog is spread. busy_sessions, in_flight: sessions that workers have, and their jobs
+    of this moment. arrival_rate: jobs a second. workers: the limit of its Quotas.
+    """
+
+    team_id: str
+    slug: str
+    owner_uid: str | None
+    backlog: int
+    sessions: int
+    oldest_seconds: float
+    busy_sessions: int
+    in_flight: int
+    arrival_rate: float
+    workers: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherQueues:
+    """The teams past those that are listed, summed: `teams` of them."""
+
+    teams: int = 0
+    backlog: int = 0
+    sessions: int = 0
+    oldest_seconds: float = 0.0
+    busy_sessions: int = 0
+    in_flight: int = 0
+    arrival_rate: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueByTeam:
+    """
+    The queue of one database at `now`, the busiest teams first.
+
+    service_seconds: a worker's time for one job, None while unknown. jobs_of: jobs of each process that holds a lease.
+    """
+
+    now: datetime
+    service_seconds: float | None
+    jobs_of: Mapping[str, int]
+    teams: tuple[TeamQueue, ...]
+    others: OtherQueues = OtherQueues()
+
+    @property
+    def parts(self) -> tuple[TeamQueue | OtherQueues, ...]:
+        """Everything that waits and runs, each job once."""
+        return (*self.teams, self.others)
+
+    @property
+    def backlog(self) -> int:
+        """Jobs that wait."""
+        return sum(part.backlog for part in self.parts)
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that are being worked on."""
+        return sum(part.in_flight for part in self.parts)
+
+    @property
+    def arrival_rate(self) -> float:
+        """Jobs a second over the last minute."""
+        return sum(part.arrival_rate for part in self.parts)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the session that has waited longest might have been claimed."""
+        return max(part.oldest_seconds for part in self.parts)

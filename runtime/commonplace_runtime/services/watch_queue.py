@@ -9,9 +9,9 @@ import structlog
 
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.models import Json
-from commonplace_runtime.domain.scaling import QueueFigures, ScalingTargets, desired_workers
 from commonplace_runtime.domain.wire import LaneRow, lanes_of
 from commonplace_runtime.observability import QUEUE
+from commonplace_runtime.scaling import QueueFigures, ScalingTargets, desired_workers
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store import job_views, jobs
 from commonplace_runtime.store.pool import Pool
@@ -51,6 +51,7 @@ async def watch_queue(pool: Pool, settings: Settings) -> None:
                 workers=int(stats["workers"]),
                 service_seconds=stats["serviceSeconds"],
                 arrival_rate=stats["arrivalRate"],
+                sessions=int(stats["sessions"]),
             )
             QUEUE.show(settings.runtime_name, queue, desired_workers(queue, targets))
         except (Unavailable, TimeoutError) as error:

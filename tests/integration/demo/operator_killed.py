@@ -1,8 +1,8 @@
 """The demo whose operator dies when everything is Ready, so that nobody releases the objects."""
 
 from e2e.demo.__main__ import main
-from e2e.demo.report import CheckFailed
 from e2e.demo.story import Story
+from e2e.report import CheckFailed
 
 
 class OperatorKilled(Story):

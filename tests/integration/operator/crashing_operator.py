@@ -1,7 +1,8 @@
 """
-The real operator over adapters that kill this process, to be run as `python -m … <moment> <step>`.
+The real operator over adapters that kill this process, to be run as `python -m … <moment> <step> [<signal>]`.
 
 moment: `before` or `after` the step's effect. step: one of the writes of issuing a key, as `STEPS` names them.
+signal: `SIGKILL`, or `SIGSTOP` for a process that stands still there.
 Steps of other objects are never counted, so runtime and team are served like by any operator.
 """
 
@@ -24,18 +25,19 @@ STEPS = ("finalizer", "put_key", "create_secret", "take_over", "apply_secret", "
 
 
 class Killer:
-    """Kills this process with SIGKILL at one moment of one step."""
+    """Sends this process a signal at one moment of one step."""
 
-    def __init__(self, moment: str, step: str) -> None:
+    def __init__(self, moment: str, step: str, signal_name: str = "SIGKILL") -> None:
         self.moment = moment
         self.step = step
+        self.signal = signal.Signals[signal_name]
 
     async def around(self, step: str, call: Callable[[], Awaitable[Any]]) -> Any:
         if (self.moment, self.step) == ("before", step):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.signal)
         answer = await call()
         if (self.moment, self.step) == ("after", step):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.signal)
         return answer
 
 
@@ -53,9 +55,9 @@ class CrashingCluster:
         step = "create_secret" if kind.kind == "Secret" and "ownerReferences" in body["metadata"] else ""
         return await self.killer.around(step, lambda: self.real.create(kind, body))
 
-    async def apply(self, kind: Any, body: Any, *, subresource: str | None = None) -> Any:
+    async def apply(self, kind: Any, body: Any, *, subresource: str | None = None, **options: Any) -> Any:
         step = {"ApiKey": subresource or "finalizer", "Secret": "apply_secret"}.get(kind.kind, "")
-        return await self.killer.around(step, lambda: self.real.apply(kind, body, subresource=subresource))
+        return await self.killer.around(step, lambda: self.real.apply(kind, body, subresource=subresource, **options))
 
     async def patch(self, kind: Any, namespace: str, name: str, operations: Any) -> Any:
         step = "take_over" if kind.kind == "Secret" else ""
@@ -91,7 +93,7 @@ class CrashingRegistries:
 
 
 async def main() -> None:
-    killer = Killer(*sys.argv[1:3])
+    killer = Killer(*sys.argv[1:])
     assert killer.step in STEPS
     assert killer.moment in {"before", "after"}
     settings = Settings.from_environment()

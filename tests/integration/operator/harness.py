@@ -82,7 +82,9 @@ class OperatorProcess:
 
 def operator_environment(control_plane: ControlPlane, namespace: str, **settings: str) -> dict[str, str]:
     """The environment of an operator process; its own namespace and everything else by arguments."""
-    defaults = {"NAMESPACE": namespace, "PORT": "0", "WORKERS": "4", "LOG_LEVEL": "debug"}
+    # No election: these operators share one namespace, and one that is started after a kill need not wait for a Lease.
+    alone = {"LEADER_ELECTION": "false"}
+    defaults = alone | {"NAMESPACE": namespace, "PORT": "0", "WORKERS": "4", "LOG_LEVEL": "debug"}
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith("COMMONPLACE_")},
         "KUBECONFIG": str(control_plane.kubeconfig),

@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.build import PROGRAMS, build_flags, build_home, kubernetes_version
-from e2e.cluster.cache import ClusterError, cache_root, file_lock, sources_checksum
+from e2e.cluster import gobuild, programs
+from e2e.cluster.build import PROGRAMS, build_home, kubernetes, kubernetes_version
+from e2e.cluster.cache import ClusterError, Report, cache_root, file_lock, file_sha256, sources_checksum
 from e2e.cluster.compiler import advice_for, run_go
+from e2e.cluster.gobuild import GoProgram, ensure_program
 from e2e.cluster.toolchain import MINIMUM_GO, parse_go_version
 
+ALL_PROGRAMS = [
+    kubernetes(),
+    *programs.NODE_PROGRAMS,
+    programs.PROMETHEUS,
+    programs.PROMTOOL,
+    programs.PROMETHEUS_ADAPTER,
+    programs.KIND,
+]
 GO_MOD = "module x\n\ngo 1.26.0\n\nrequire k8s.io/kubernetes v1.36.3\n"
 
 
@@ -60,14 +70,14 @@ def test_sources_that_trade_contents_do_not_collide(tmp_path: Path) -> None:
 
 def test_the_version_is_the_one_that_go_mod_pins_and_the_binary_reports(sources: Path) -> None:
     assert kubernetes_version(sources) == "1.36.3"
-    assert "gitVersion=v1.36.3" in " ".join(build_flags("1.36.3"))
+    assert "gitVersion=v1.36.3" in " ".join(kubernetes(sources).flags())
     (sources / "go.mod").write_text("module x\n")
     with pytest.raises(ClusterError, match=r"does not pin k8s\.io/kubernetes"):
         kubernetes_version(sources)
 
 
 def test_the_go_program_knows_every_name_that_is_linked_to_it() -> None:
-    main = (Path(__file__).resolve().parents[3] / "e2e/cluster/go/main.go").read_text()
+    main = (Path(__file__).resolve().parents[3] / "e2e/cluster/go/kubernetes/main.go").read_text()
     assert all(f'"{program}":' in main for program in PROGRAMS)
 
 
@@ -101,7 +111,9 @@ def test_a_failed_build_says_what_to_do(output: str, advice: str) -> None:
 
 
 def _run(script: str) -> float:
-    return run_go(["sh", "-c", script], cwd=Path("/"), environment={"PATH": "/usr/bin:/bin"}, progress=lambda *_: None)
+    return run_go(
+        ["sh", "-c", script], what="it", cwd=Path("/"), environment={"PATH": "/usr/bin:/bin"}, progress=lambda *_: None
+    )
 
 
 def test_a_failed_command_is_reported_with_its_last_words() -> None:
@@ -130,3 +142,40 @@ def test_a_lock_is_held_by_one_at_a_time_and_the_others_say_so(tmp_path: Path) -
     assert waited == ["waiting"]
     with file_lock(lock, waiting=waiting):
         assert waited == ["waiting"]
+
+
+@pytest.mark.parametrize("program", ALL_PROGRAMS, ids=lambda program: program.title)
+def test_every_program_is_pinned_and_has_a_directory_of_its_own(program: GoProgram) -> None:
+    home = program.home(Path("/cache"))
+    assert home.name.startswith(f"{program.prefix}{program.pinned_version()}-")
+    assert [other.home(Path("/cache")) for other in ALL_PROGRAMS].count(home) == 1
+    assert (program.sources / "go.sum").exists()
+
+
+def test_promtool_and_prometheus_are_built_apart_without_the_clients_of_clouds() -> None:
+    assert programs.PROMTOOL.packages.keys() == {"promtool"}
+    for program in (programs.PROMTOOL, programs.PROMETHEUS):
+        assert "remove_all_sd,enable_kubernetes_sd" in program.flags()
+
+
+def test_a_damaged_or_missing_binary_is_not_taken_for_a_built_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Path] = []
+
+    def build(program: GoProgram, home: Path, report: Report) -> None:
+        built.append(home)
+        (home / "bin").mkdir(parents=True, exist_ok=True)
+        (home / "bin" / "pause").write_bytes(b"program")
+        (home / "sha256").write_text(file_sha256(home / "bin" / "pause") + "\n")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(gobuild, "_build", build)
+    said: list[str] = []
+    directory = ensure_program(programs.PAUSE, said.append)
+    assert ensure_program(programs.PAUSE, said.append) == directory
+    assert (len(built), said) == (1, [])
+    (directory / "pause").write_bytes(b"damaged")
+    ensure_program(programs.PAUSE, said.append)
+    assert len(built) == 2
+    assert "is damaged" in said[0]

@@ -127,7 +127,9 @@ def test_limits_are_in_the_databases_words() -> None:
 def test_defaults_are_not_called_unimplemented_and_wishes_are() -> None:
     workers = {"replicas": 1, "concurrency": 8, "terminationGracePeriodSeconds": 120}
     assert unimplemented_in_runtime(runtime(workers=workers, deletionPolicy="Retain")) == ()
-    wished = runtime(workers={"replicas": 2}, provider={"name": "x"}, deletionPolicy="Delete")
+    wished = runtime(
+        workers={"replicas": 2}, provider={"name": "gemini", "secretRef": {"name": "k"}}, deletionPolicy="Delete"
+    )
     assert set(unimplemented_in_runtime(wished)) == {"spec.workers.replicas", "spec.provider", "spec.deletionPolicy"}
     assert unimplemented_in_team(team(policies={"generation": {"mode": "per-event"}})) == ()
     assert unimplemented_in_team(team(isolation="Dedicated")) == ("spec.isolation",)

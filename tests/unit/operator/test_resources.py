@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from commonplace_operator.errors import SpecError
-from commonplace_operator.reconcile.dispatch import operator_class
+from commonplace_operator.reconcile.context import operator_class
 from commonplace_operator.resources.conditions import Condition, RecordedCondition, render_conditions
 from commonplace_operator.resources.durations import parse_duration
 from commonplace_operator.resources.names import TEAM
-from commonplace_operator.resources.objects import InvalidObject, LabelSelector, MemoryTeam, Unread
+from commonplace_operator.resources.objects import InvalidObject, MemoryTeam, Unread
 from commonplace_operator.resources.quantities import parse_quantity
 from commonplace_operator.resources.reasons import NEGATIVE, ConditionType
+from commonplace_operator.resources.runtime_spec import LabelSelector
 from tests.unit.operator.factories import NOW, api_key, token
 
 

@@ -90,3 +90,17 @@ def test_keys_do_not_show_in_the_settings_text() -> None:
     settings = load_settings(dict.fromkeys(names, "sk-hunter2"))
     assert settings.openrouter_api_key is not None
     assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("CLAUDE_MEM_AUTH_MODE", "local-dev"), ("CLAUDE_MEM_ALLOW_LOCAL_DEV_BYPASS", "1"), ("COMMONPLACE_AUTH_MODE", "")],
+)
+def test_a_way_round_keys_is_refused_and_named(variable: str, value: str) -> None:
+    environ = {variable: value}
+    if not value:
+        assert load_settings(environ).auth_mode == "api-key"
+        return
+    with pytest.raises(ValidationError) as caught:
+        load_settings(environ)
+    assert variable in explain(caught.value)

@@ -7,12 +7,12 @@ import pytest
 from prometheus_client import generate_latest
 
 from commonplace_runtime import contract
-from commonplace_runtime.domain.scaling import QueueFigures
 from commonplace_runtime.embedded import EmbeddedRedis
 from commonplace_runtime.entrypoints.doorbell import TaskiqDoorbell
 from commonplace_runtime.entrypoints.http.app import create_app
 from commonplace_runtime.entrypoints.http.envelope import SECURITY_HEADERS
 from commonplace_runtime.observability import QUEUE, REGISTRY, REQUESTS, QueueGauges
+from commonplace_runtime.scaling import QueueFigures
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.pool import Pool
 from tests.api_server import served

@@ -27,6 +27,7 @@ OPERATOR_DEFINERS = {
     "revoke_keys_v1",
     "put_quota_v1",
     "release_quota_v1",
+    "queue_by_team_v1",
 }
 SHARED = {"schema_version_v1"}
 TENANT_TABLES = """

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commonplace_runtime.domain.scaling import BACKLOG_PER_WORKER, QueueFigures, ScalingTargets, desired_workers
+from commonplace_runtime.scaling import BACKLOG_PER_WORKER, QueueFigures, ScalingTargets, desired_workers
 
 IDLE = QueueFigures(backlog=0, oldest_seconds=0, in_flight=0, workers=0, service_seconds=0.8, arrival_rate=0)
 TARGETS = ScalingTargets(drain_seconds=60, age_seconds=30, concurrency=8, least=0, most=50)
@@ -26,6 +26,11 @@ TARGETS = ScalingTargets(drain_seconds=60, age_seconds=30, concurrency=8, least=
         pytest.param(replace(IDLE, backlog=1, workers=4, oldest_seconds=900), 8, id="age doubles at most"),
         pytest.param(replace(IDLE, backlog=1, workers=4, oldest_seconds=30), 1, id="young enough"),
         pytest.param(replace(IDLE, backlog=1_000_000), 50, id="never more than the most"),
+        pytest.param(replace(IDLE, backlog=3000, sessions=7), 2, id="seven sessions fill seven slots"),
+        pytest.param(replace(IDLE, backlog=3000, sessions=3000), 6, id="sessions enough for every slot"),
+        pytest.param(
+            replace(IDLE, backlog=9, workers=4, oldest_seconds=900, sessions=9), 6, id="old, but nine sessions"
+        ),
     ],
 )
 def test_the_queue_decides_how_many_workers_it_needs(queue: QueueFigures, workers: int) -> None:
@@ -42,13 +47,26 @@ def test_the_least_is_kept_when_nothing_is_to_do() -> None:
     rate=st.floats(0, 1e4),
     seconds=st.none() | st.floats(0, 600),
     oldest=st.floats(0, 1e6),
-    workers=st.integers(0, 100),
+    workers=st.floats(0, 100),
+    sessions=st.none() | st.integers(0, 10**6),
 )
 def test_more_waiting_jobs_never_ask_for_fewer_workers(
-    backlog: int, more: int, rate: float, seconds: float | None, oldest: float, workers: int
+    backlog: int,
+    more: int,
+    rate: float,
+    seconds: float | None,
+    oldest: float,
+    workers: float,
+    sessions: int | None,
 ) -> None:
     queue = QueueFigures(
-        backlog=backlog, oldest_seconds=oldest, in_flight=0, workers=workers, service_seconds=seconds, arrival_rate=rate
+        backlog=backlog,
+        oldest_seconds=oldest,
+        in_flight=0,
+        workers=workers,
+        service_seconds=seconds,
+        arrival_rate=rate,
+        sessions=sessions,
     )
     fewer, greater = (desired_workers(replace(queue, backlog=n), TARGETS) for n in (backlog, backlog + more))
     assert 0 <= fewer <= greater <= TARGETS.most

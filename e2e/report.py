@@ -1,4 +1,4 @@
-"""What the demo shows: a line a step while it works, a table of what was checked at the end."""
+"""What a run shows: a line a step while it works, a table of what was checked at the end."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ Outcome = Literal["ok", "FAILED", "not reached"]
 
 
 class CheckFailed(Exception):
-    """A promise of the demo did not hold. The message says what was seen instead."""
+    """A promise did not hold. The message says what was seen instead."""
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,3 @@
+module commonplace.dev/pause
+
+go 1.26.0

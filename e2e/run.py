@@ -1,0 +1,168 @@
+"""
+`make e2e`: a real cluster with pods, Commonplace installed by Helm, every story told, a table, nothing left behind.
+
+CLUSTER=node (a node in namespaces of its own, needs root) or CLUSTER=kind (needs Docker); without it kind where Docker
+answers, else node. STORIES=install,burst tells those only (install always comes first). KEEP=1 stays up.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Final
+
+from e2e.cluster.cache import ClusterError
+from e2e.images import ensure_images
+from e2e.report import CheckFailed, Report, complain
+from e2e.site import SYSTEM, TENANT, PodCluster, Site
+from e2e.stories import burst, chaos, deletion, hpa, install, keys, promises, reinstall
+
+STORIES: Final[Mapping[str, ModuleType]] = {
+    "install": install,
+    "keys": keys,
+    "promises": promises,
+    "deletion": deletion,
+    "burst": burst,
+    "hpa": hpa,
+    "chaos": chaos,
+    "reinstall": reinstall,
+}
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Interrupted(Exception):
+    """SIGINT, SIGTERM or SIGHUP arrived."""
+
+
+def main() -> int:
+    """Exit code: 0 when every promise held, 1 when one did not, 2 for a wrong call, 130 when interrupted."""
+    wanted = [name for name in os.environ.get("STORIES", "").split(",") if name] or list(STORIES)
+    kind = os.environ.get("CLUSTER") or ("kind" if _docker_answers() else "node")
+    unknown = [name for name in wanted if name not in STORIES]
+    if unknown or kind not in {"node", "kind"}:
+        complain(f"unknown: {', '.join([*unknown, *([kind] if kind not in {'node', 'kind'} else [])])}")
+        complain(f"STORIES may name {', '.join(STORIES)}; CLUSTER may be node or kind")
+        return EXIT_USAGE
+    told = {name: story for name, story in STORIES.items() if name in wanted or name == "install"}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    report = Report()
+    for story in told.values():
+        report.promise(*story.ROWS)
+    code = EXIT_FAILED
+    try:
+        with ExitStack() as stack:
+            try:
+                site = _site(stack, report, kind)
+                code = _tell(site, told)
+                if os.environ.get("KEEP") == "1":
+                    _keep(site)
+            finally:
+                _ignore_signals()
+                print("\n" + report.summary(), flush=True)
+                report.say("ending the cluster …")
+    except Interrupted:
+        complain("interrupted: everything that was started has been ended")
+        return EXIT_INTERRUPTED
+    except (CheckFailed, ClusterError) as error:
+        complain(f"the cluster could not be had: {error}")
+    return code
+
+
+def _docker_answers() -> bool:
+    program = shutil.which("docker")
+    if program is None:
+        return False
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run([program, "info"], capture_output=True, timeout=20, check=False).returncode == 0
+    return False
+
+
+def _site(stack: ExitStack, report: Report, kind: str) -> Site:
+    with report.step("build the images of operator and runtime"):
+        archives = ensure_images(report.say)
+    with report.step(f"start a cluster ({kind})"):
+        cluster = start_cluster(stack, report, kind)
+    with report.step("load the images"):
+        for archive in archives:
+            cluster.load(archive)
+    return Site(cluster=cluster, helm=helm_program(), report=report)
+
+
+def start_cluster(stack: ExitStack, report: Report, kind: str) -> PodCluster:
+    """A cluster that runs pods, gone with `stack`."""
+    if kind == "kind":
+        from e2e.cluster.kind import Kind
+
+        return stack.enter_context(Kind.start(report=report.say))
+    from e2e.cluster.node import Node
+
+    return stack.enter_context(Node.start(report=report.say))
+
+
+def helm_program() -> Path:
+    """Helm out of the virtual environment, else from the PATH. Raises CheckFailed without one."""
+    beside = Path(sys.executable).with_name("helm")
+    found = str(beside) if beside.exists() else shutil.which("helm")
+    if found is None:
+        raise CheckFailed("helm is missing: make setup installs it")
+    return Path(found)
+
+
+def _tell(site: Site, told: Mapping[str, ModuleType]) -> int:
+    """Every story; one that fails does not keep the next from being told, unless it is the first."""
+    for name, story in told.items():
+        try:
+            story.tell(site)
+        except (CheckFailed, OSError, ValueError, KeyError) as error:
+            complain(f"\n{name}: {type(error).__name__}: {error}\n{_scene(site)}\n")
+            if name == "install":
+                break
+    return 0 if site.report.succeeded else EXIT_FAILED
+
+
+def _scene(site: Site) -> str:
+    parts = [site.describe("memoryruntime,memoryteam,apikey")]
+    for namespace in (TENANT, SYSTEM):
+        for words in (("get", "pods", "-o", "wide"), ("get", "events", "--sort-by=.lastTimestamp")):
+            with contextlib.suppress(CheckFailed):
+                text = site.kubectl(*words, namespace=namespace)
+                parts.append("\n".join(text.splitlines()[-15:]))
+    for selector, namespace in (("app.kubernetes.io/name=commonplace", SYSTEM), ("commonplace.dev/runtime", TENANT)):
+        with contextlib.suppress(CheckFailed):
+            parts.append(site.kubectl("logs", "-l", selector, "--tail=6", "--prefix", namespace=namespace))
+    return "\n".join(parts)
+
+
+def _keep(site: Site) -> None:
+    lines = [
+        "",
+        f"export KUBECONFIG={site.cluster.kubeconfig}",
+        f'export PATH="{Path(site.cluster.kubectl).parent}:$PATH"',
+        f"kubectl --namespace {TENANT} get memory,pods",
+        "",
+        "Ctrl-C ends it.",
+    ]
+    print("\n".join(lines), flush=True)
+    with contextlib.suppress(Interrupted):
+        signal.pause()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _ignore_signals()
+    raise Interrupted
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

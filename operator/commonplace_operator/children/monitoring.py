@@ -1,0 +1,31 @@
+"""What the Prometheus operator is told of a managed runtime, where that is wanted."""
+
+from typing import Any
+
+from commonplace_operator.children.installation import API, Installation, component_labels, selector_labels
+from commonplace_operator.children.metadata import child_metadata
+from commonplace_operator.children.pods import METRICS
+from commonplace_operator.resources import names
+from commonplace_runtime import contract
+
+
+def service_monitor(this: Installation) -> dict[str, Any] | None:
+    """Scrape the API, which shows the queue too; None where none is wanted."""
+    runtime = this.runtime
+    if not runtime.spec.monitoring.service_monitor:
+        return None
+    return {
+        "apiVersion": names.SERVICE_MONITOR.api_version,
+        "kind": names.SERVICE_MONITOR.kind,
+        "metadata": child_metadata(
+            runtime,
+            name=runtime.name,
+            labels={**runtime.spec.monitoring.labels, **component_labels(runtime, API)},
+            annotations={},
+            owned=True,
+        ),
+        "spec": {
+            "selector": {"matchLabels": selector_labels(runtime, API)},
+            "endpoints": [{"port": METRICS, "path": contract.METRICS_PATH, "interval": "15s"}],
+        },
+    }
