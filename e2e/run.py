@@ -18,7 +18,7 @@ from e2e.cluster.cache import ClusterError
 from e2e.pods import docker_answers, open_site
 from e2e.report import CheckFailed, Report, complain
 from e2e.site import SYSTEM, TENANT, Site
-from e2e.stories import burst, chaos, deletion, hpa, install, keys, promises, reinstall
+from e2e.stories import backup, burst, chaos, deletion, hpa, install, keys, promises, reinstall
 
 STORIES: Final[Mapping[str, ModuleType]] = {
     "install": install,
@@ -29,6 +29,7 @@ STORIES: Final[Mapping[str, ModuleType]] = {
     "hpa": hpa,
     "chaos": chaos,
     "reinstall": reinstall,
+    "backup": backup,
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
