@@ -26,7 +26,7 @@ from e2e.cluster.cache import ClusterError, Report, cache_root
 from e2e.cluster.gobuild import ensure_program
 from e2e.cluster.launch import STOP_SECONDS, fresh_directory, living, recorded, run_supervisor
 from e2e.cluster.node_components import NODE_ADDRESS, NodeLayout
-from e2e.cluster.node_host import node_processes
+from e2e.cluster.node_host import clean_up, node_processes
 from e2e.cluster.node_images import node_image_tars
 from e2e.cluster.node_supervisor import NodeOrder, import_arguments
 from e2e.cluster.preflight import require_node_support, require_short_path
@@ -151,18 +151,16 @@ class Node(RunningCluster):
         self.processes["supervisor"].end(grace_seconds=STOP_SECONDS)
         if self._child is not None:
             self._child.wait()
+        clean_up()
         shutil.rmtree(self.state_dir, ignore_errors=True)
 
 
 def stop_node_in(state_dir: Path) -> None:
-    """
-    End whatever node runs, or was left half dead, in `state_dir`, and remove the directory.
-
-    What a killed supervisor leaves on the machine (empty cgroups, say) the next start takes away.
-    """
+    """End whatever node runs, or was left half dead, in `state_dir`, and remove the directory."""
     record = recorded(state_dir)
     if record is not None:
         for process in ("supervisor", "init"):
             if process in record.processes:
                 record.processes[process].end(grace_seconds=STOP_SECONDS)
+        clean_up()
         shutil.rmtree(state_dir, ignore_errors=True)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from e2e.cluster.api import ApiClient
 from e2e.cluster.cache import ClusterError
@@ -63,7 +63,10 @@ class Order:
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        fields = json.loads(text)
+        # JSON knows no tuples.
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
+        }
         owner = fields.pop("owner")
         return cls(**fields | {"starter": Identity(**fields["starter"]), "owner": Identity(**owner) if owner else None})
 

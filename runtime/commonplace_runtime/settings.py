@@ -152,6 +152,8 @@ class Settings(BaseSettings):
     """The log-in of api and worker that `migrate` makes where it does not work yet. Unset: it makes none."""
     operator_login_url: LoginUrl = None
     """The same for the operator's log-in."""
+    embedded_password: SecretStr | None = None
+    """Password of the server that `embedded postgres` or `embedded redis` runs. No default."""
     redis_url: RedisUrl = None
     """Redis or Valkey that carries the doorbell. Unset: workers poll only."""
     host: str = "127.0.0.1"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import asyncpg
 import pytest
 import yaml
 
+from commonplace_runtime.embedded import free_port
 from e2e.cluster.control_plane import ControlPlane
 from tests.charts import helm
 from tests.charts.conftest import SYSTEM, read
@@ -19,6 +21,7 @@ from tests.integration.operator.harness import OperatorProcess, World, operator_
 
 REFUSED = "system:serviceaccount:"
 """What the API server writes of whoever may not: User "system:serviceaccount:…" cannot …"""
+READY_KEY = 'commonplace_operator_conditions{condition="Ready",kind="ApiKey",reason="Issued",status="True"}'
 EXAMPLE = helm.TENANCY / "examples" / "external.yaml"
 
 
@@ -54,6 +57,11 @@ def start(plane: ControlPlane, folder: Path, manifest: str, namespace: str, **se
     return OperatorProcess(environment, folder / "log", ("-m", "commonplace_operator"))
 
 
+def metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        return str(answer.read().decode())
+
+
 def database_secret(world: World) -> None:
     uri = base64.b64encode(world.database.operator_url.encode()).decode()
     body = {"metadata": {"name": "memory-database-operator"}, "data": {"uri": uri}}
@@ -78,7 +86,8 @@ async def test_the_charts_rights_are_enough_and_what_the_operator_writes_is_no_d
     database_secret(world)
     assert kubectl(plane, "apply", MANAGER, manifest=tenancy).returncode == 0
 
-    operator = start(plane, tmp_path, manifest, home)
+    port = free_port()
+    operator = start(plane, tmp_path, manifest, home, PORT=str(port))
     try:
         await world.ready("MemoryRuntime", "main")
         await world.ready("MemoryTeam", "shop")
@@ -87,6 +96,8 @@ async def test_the_charts_rights_are_enough_and_what_the_operator_writes_is_no_d
         assert secret is not None
         assert secret["token"].startswith("cm_")
         await until(lambda: "Issued" in str(world.event_reasons("shop-agent")), "the Event of the key")
+
+        await until(lambda: READY_KEY in metrics(port), "the key among the conditions that the alerts read")
 
         # Argo CD and Flux compare by such a dry run.
         drift = kubectl(plane, "diff", MANAGER, manifest=tenancy)

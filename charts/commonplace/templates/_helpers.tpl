@@ -102,6 +102,8 @@ capabilities:
 - name: COMMONPLACE_OPERATOR_NAMESPACE
   valueFrom:
     fieldRef:
+      # The server's default, spelled out: fieldRef is owned as a whole, and another applier would find it changed.
+      apiVersion: v1
       fieldPath: metadata.namespace
 {{- range .Values.extraEnv }}
 {{- if or (hasKey $settings (trimPrefix "COMMONPLACE_OPERATOR_" .name)) (eq .name "COMMONPLACE_OPERATOR_NAMESPACE") }}

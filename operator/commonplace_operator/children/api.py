@@ -147,7 +147,12 @@ def disruption_budget(this: Installation, component: str) -> dict[str, Any]:
             annotations={},
             owned=True,
         ),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(runtime, component)}},
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": selector_labels(runtime, component)},
+            # A pod that does not serve must not keep a node from being emptied.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
     }
 
 

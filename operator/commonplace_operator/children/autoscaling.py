@@ -16,7 +16,20 @@ METRIC: Final = "commonplace_queue_desired_workers"
 LONGEST_WINDOW: Final = 3600
 """What the API server allows for a stabilisation, in seconds."""
 POLLING_SECONDS: Final = 15
+SHRINK_SECONDS: Final = 60
 FAILURES: Final = 3
+
+
+def worker_autoscaler(runtime: MemoryRuntime) -> dict[str, Any] | None:
+    """The object of the mode that the spec names; None where the operator or a person scales."""
+    wanted = runtime.spec.workers.autoscaling
+    match wanted.mode:
+        case "HPA":
+            return worker_hpa(runtime, to_zero=True)
+        case "KEDA":
+            return worker_scaled_object(runtime, wanted.prometheus_address or "")
+        case "Operator" | "Manual":
+            return None
 
 
 def worker_hpa(runtime: MemoryRuntime, *, to_zero: bool = False) -> dict[str, Any]:
@@ -107,8 +120,14 @@ def _target(runtime: MemoryRuntime) -> dict[str, str]:
 
 
 def _behavior(runtime: MemoryRuntime) -> dict[str, Any]:
-    """Double or four more at once; down by a quarter or one a minute, after as long a look back."""
-    window = min(runtime.spec.workers.autoscaling.scale_down_stabilization_seconds, LONGEST_WINDOW)
+    """
+    Double or four more at once; down by a quarter or one a minute, after as long a look back.
+
+    Who looks back for less than a minute wants to be quick, so the minute shrinks with it.
+    """
+    stabilization = runtime.spec.workers.autoscaling.scale_down_stabilization_seconds
+    period = max(1, min(SHRINK_SECONDS, stabilization))
+    window = min(stabilization, LONGEST_WINDOW)
     return {
         "scaleUp": {
             "stabilizationWindowSeconds": 0,
@@ -122,8 +141,8 @@ def _behavior(runtime: MemoryRuntime) -> dict[str, Any]:
             "stabilizationWindowSeconds": window,
             "selectPolicy": "Max",
             "policies": [
-                {"type": "Percent", "value": 25, "periodSeconds": 60},
-                {"type": "Pods", "value": 1, "periodSeconds": 60},
+                {"type": "Percent", "value": 25, "periodSeconds": period},
+                {"type": "Pods", "value": 1, "periodSeconds": period},
             ],
         },
     }

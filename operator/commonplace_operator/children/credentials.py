@@ -6,10 +6,10 @@ Only passwords are kept; every URI is derived anew, so that a database that move
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 
 from commonplace_operator.children.installation import (
     OPERATOR_URI,
@@ -35,6 +35,9 @@ OPERATOR_PASSWORD: Final = "operator-password"  # noqa: S105
 REDIS_PASSWORD: Final = "password"  # noqa: S105
 EMBEDDED_OWNER: Final = "postgres"
 EMBEDDED_DATABASE: Final = "commonplace"
+POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
+REDIS_SCHEMES: Final = ("redis", "rediss")
+_ENCODED: Final = "special characters of its password have to be percent-encoded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +66,60 @@ def embedded_owner_uri(runtime: MemoryRuntime, passwords: Passwords) -> str:
     return f"postgresql://{EMBEDDED_OWNER}:{quote(passwords.owner, safe='')}@{host}:{POSTGRES_PORT}/{EMBEDDED_DATABASE}"
 
 
+def uri_fault(uri: str, schemes: Collection[str]) -> str | None:
+    """What is wrong with a connection URI for pods, without repeating any of it; None when nothing is."""
+    try:
+        parts = urlsplit(uri)
+        query = parse_qs(parts.query, strict_parsing=bool(parts.query), keep_blank_values=True)
+        hosts = _hosts(uri)
+        _ = [urlsplit(f"//{host}").port for host in hosts]
+    except ValueError:
+        return f"cannot be read; {_ENCODED}"
+    if parts.scheme not in schemes:
+        return f"is no {'/'.join(schemes)} URI"
+    if parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path:
+        return f"cannot be read; {_ENCODED}"
+    if any(unquote(host).startswith("/") for host in hosts):
+        return "names a unix socket, which no pod reaches: name a host"
+    if not all(urlsplit(f"//{host}").hostname for host in hosts):
+        return "names no host"
+    if parts.scheme in POSTGRES_SCHEMES:
+        database = unquote(parts.path.removeprefix("/")) or _last(query, "dbname") or _last(query, "database")
+        if not database:
+            return "names no database"
+        if database == "*":
+            return "names the database *, as a superuser's Secret of CloudNativePG does: name the one to use"
+    return None
+
+
 def with_login(uri: str, *, user: str, password: str) -> str:
-    """The same database for another role. Raises ValueError for what is no URI."""
+    """The same database for another role, options included. `uri` is one without `uri_fault`."""
     parts = urlsplit(uri)
     _, _, host = parts.netloc.rpartition("@")
     login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-    return urlunsplit(parts._replace(netloc=f"{login}@{host}"))
+    # libpq lets these win over what stands before the host.
+    options = [o for o in parts.query.split("&") if o.partition("=")[0] not in {"user", "password", "passfile"}]
+    return urlunsplit(parts._replace(netloc=f"{login}@{host}", query="&".join(options)))
 
 
-def database_port(uri: str) -> int:
-    """The port that a Postgres or Redis URI names; the usual one where it names none or cannot be read."""
+def uri_ports(uri: str) -> tuple[int, ...]:
+    """The ports that a Postgres or Redis URI names, in order; the usual one for a host without."""
     usual = REDIS_PORT if uri.startswith("redis") else POSTGRES_PORT
-    try:
-        # Of several hosts the last one's: a URI of libpq may name several, normally with one port.
-        return urlsplit(f"//{urlsplit(uri).netloc.rpartition('@')[2].rpartition(',')[2]}").port or usual
-    except ValueError:
-        return usual
+    named = parse_qs(urlsplit(uri).query).get("port", [""])[-1]
+    elsewhere = {int(port) for port in named.split(",") if port.isdecimal()}
+    own = {port for host in _hosts(uri) if (port := urlsplit(f"//{host}").port)}
+    is_bare = any(urlsplit(f"//{host}").port is None for host in _hosts(uri))
+    return tuple(sorted(own | elsewhere | ({usual} if is_bare and not elsewhere else set())))
+
+
+def _hosts(uri: str) -> list[str]:
+    parts = urlsplit(uri)
+    before = parts.netloc.rpartition("@")[2]
+    return (before or _last(parse_qs(parts.query), "host")).split(",")
+
+
+def _last(query: Mapping[str, list[str]], name: str) -> str:
+    return query.get(name, [""])[-1]
 
 
 def credentials_secret(

@@ -99,6 +99,8 @@ def _stateful_set(
         "metadata": _metadata(this, component),
         "spec": {
             "replicas": 1,
+            # In order, a pod that never gets ready is not replaced, not even by a template that would work.
+            "podManagementPolicy": "Parallel",
             "serviceName": child_name(this.runtime, component),
             "selector": {"matchLabels": selector_labels(this.runtime, component)},
             "persistentVolumeClaimRetentionPolicy": {

@@ -37,14 +37,16 @@ class Installation:
     A managed MemoryRuntime with everything resolved that its pods need.
 
     credentials: one fingerprint for each component of the Secrets that its pods read, so that a changed password
-    restarts them. database_port, queue_port, provider_ports: where pods must be let out to.
+    restarts them. database_ports, migration_ports (where the owner's and all log-ins go), queue_ports, provider_ports:
+    where pods must be let out to.
     """
 
     runtime: MemoryRuntime
     image: str
     credentials: dict[str, str] = field(default_factory=dict)
-    database_port: int = POSTGRES_PORT
-    queue_port: int | None = None
+    database_ports: tuple[int, ...] = (POSTGRES_PORT,)
+    migration_ports: tuple[int, ...] = (POSTGRES_PORT,)
+    queue_ports: tuple[int, ...] = ()
     provider_ports: tuple[int, ...] = ()
     has_provider_url: frozenset[str] = frozenset()
 

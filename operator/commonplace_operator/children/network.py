@@ -30,18 +30,17 @@ HTTPS_PORT: Final = 443
 
 def network_policies(this: Installation) -> tuple[dict[str, Any], ...]:
     """One that denies, and one for each component that allows."""
-    database = [this.database_port]
-    queue = [this.queue_port] if this.queue_port else []
+    stores = [*this.database_ports, *this.queue_ports]
     found = [
         _policy(this, "deny", {names.LABEL_RUNTIME: this.runtime.name}, ingress=None, egress=None),
-        _component(this, API, inward=[contract.API_PORT, contract.METRICS_PORT], outward=[*database, *queue]),
+        _component(this, API, inward=[contract.API_PORT, contract.METRICS_PORT], outward=stores),
         _component(
             this,
             WORKER,
             inward=[contract.METRICS_PORT],
-            outward=[*database, *queue, *(this.provider_ports or (HTTPS_PORT,))],
+            outward=[*stores, *this.provider_ports],
         ),
-        _component(this, MIGRATE, inward=[], outward=database),
+        _component(this, MIGRATE, inward=[], outward=this.migration_ports),
     ]
     if this.is_embedded:
         found.append(_component(this, POSTGRES, inward=[POSTGRES_PORT], outward=None))

@@ -3,7 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from commonplace_operator.children.installation import Installation, SecretKey, component_labels, selector_labels
+from commonplace_operator.children.installation import (
+    Installation,
+    SecretKey,
+    child_name,
+    component_labels,
+    selector_labels,
+)
 from commonplace_operator.resources import names
 from commonplace_operator.resources.objects import MemoryRuntime
 from commonplace_runtime import contract
@@ -135,12 +141,16 @@ def spread(runtime: MemoryRuntime, component: str) -> dict[str, Any]:
 
 
 def account_name(runtime: MemoryRuntime) -> str:
-    """The ServiceAccount of all pods of a runtime; it may do nothing, and no token of it is mounted."""
-    return runtime.name
+    """
+    The ServiceAccount of all pods of a runtime; it may do nothing, and no token of it is mounted.
+
+    Not the runtime's own name: `default` is taken in every namespace.
+    """
+    return child_name(runtime, "runtime")
 
 
 def served_environment(this: Installation) -> list[dict[str, Any]]:
-    """What api and workers both read: where metrics are served, the name of the installation, the scaling targets."""
+    """What api and workers both read: where metrics are served, and how much a worker does at once."""
     workers = this.runtime.spec.workers
     return [
         plain("COMMONPLACE_METRICS_HOST", "0.0.0.0"),  # noqa: S104 - inside the pod

@@ -79,9 +79,9 @@ def _container(this: Installation) -> dict[str, Any]:
         env=_environment(this),
         resources=this.runtime.spec.workers.resources,
         ports=ports(**{METRICS: contract.METRICS_PORT}),
-        startupProbe=http_probe("/healthz", METRICS, period=2, failures=START_SECONDS // 2),
-        livenessProbe=http_probe("/healthz", METRICS, period=10, failures=3),
-        readinessProbe=http_probe("/readyz", METRICS, period=5, failures=3),
+        startupProbe=http_probe(contract.HEALTH_PATH, METRICS, period=2, failures=START_SECONDS // 2),
+        livenessProbe=http_probe(contract.HEALTH_PATH, METRICS, period=10, failures=3),
+        readinessProbe=http_probe(contract.WORKER_READINESS_PATH, METRICS, period=5, failures=3),
     )
 
 

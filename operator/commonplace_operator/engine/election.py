@@ -21,8 +21,9 @@ from commonplace_operator.engine import lease
 from commonplace_operator.engine.lease import Body, Create, Record, Wait
 from commonplace_operator.engine.metrics import Metrics
 
-# A released Lease is found by a standby's next look. client-go looks once in 2 to 4 s; a look is one small read.
-_LOOKS_PER_RETRY: Final = 2.0
+# A released Lease is found by a standby's next look: with what a leader's work may take to end, within 3 s. client-go
+# looks once in 2 to 4 s; a look is one small read.
+_LOOKS_PER_RETRY: Final = 4.0
 _LOOK_JITTER: Final = 0.2
 
 

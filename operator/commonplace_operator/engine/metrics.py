@@ -1,10 +1,13 @@
 """Metrics under controller-runtime's names, so that existing dashboards work; a registry of our own."""
 
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -28,6 +31,37 @@ class LeaseMetrics:
     transitions: Gauge
     writes: Counter
     conflicts: Counter
+
+
+class ObjectConditions(Collector):
+    """
+    How many objects are in which condition, as they were last reconciled by this process.
+
+    Objects are counted and not named: there may be thousands of them.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str, str], tuple[tuple[str, str, str], ...]] = {}
+
+    def see(self, kind: str, namespace: str, name: str, conditions: Iterable[Mapping[str, Any]]) -> None:
+        """An object's conditions, in their wire form."""
+        self._seen[kind, namespace, name] = tuple((c["type"], c["status"], c["reason"]) for c in conditions)
+
+    def forget(self, kind: str, namespace: str, name: str) -> None:
+        """The object is gone, or somebody else's."""
+        self._seen.pop((kind, namespace, name), None)
+
+    def collect(self) -> Iterator[Metric]:
+        """One gauge for each kind, condition, status and reason that some object has."""
+        gauge = GaugeMetricFamily(
+            "commonplace_operator_conditions",
+            "Objects by the conditions in their status",
+            labels=["kind", "condition", "status", "reason"],
+        )
+        counted = Tally((kind, *entry) for (kind, _, _), entries in self._seen.items() for entry in entries)
+        for labels, count in sorted(counted.items()):
+            gauge.add_metric(labels, count)
+        yield gauge
 
 
 class Metrics:
@@ -70,6 +104,8 @@ class Metrics:
             ["kind", "verb"],
             registry=self.registry,
         )
+        self.conditions = ObjectConditions()
+        self.registry.register(self.conditions)
         self._leads = Gauge(
             "leader_election_master_status",
             "Whether this process leads: 1, or stands by: 0",

@@ -44,10 +44,10 @@ def image_name(image: ImageSpec, *, version: str, default_repository: str) -> st
 
 
 def unready_server(pods: Pods, components: Iterable[str]) -> Condition | None:
-    """Why the migration has to wait for an embedded server; None when all answer."""
+    """Why the migration has to wait for an embedded server; None when all answer and none is about to restart."""
     for component in components:
         workload = pods.workloads.get(component)
-        if workload is not None and workload.available > 0:
+        if workload is not None and workload.is_rolled_out:
             continue
         name = {POSTGRES: "Postgres", REDIS: "Redis"}[component]
         if trouble := pods.trouble(component):
@@ -62,7 +62,8 @@ def component_condition(type_: ConditionType, component: str, pods: Pods, *, is_
     """
     Whether a component serves; None before it was ever made.
 
-    is_held: a newer template waits for its migration, so what runs is not what is wanted, but runs.
+    is_held: a newer template waits for its migration, so what runs is not what is wanted, but runs. Workers come and go
+    with the queue: those that are still to come take nothing from those that serve.
     """
     workload = pods.workloads.get(component)
     if workload is None:
@@ -71,12 +72,16 @@ def component_condition(type_: ConditionType, component: str, pods: Pods, *, is_
     said = f"{workload.available} of {workload.wanted} pods serve"
     if workload.wanted == 0 and component == WORKER:
         return positive(type_, Reason.SCALED_TO_ZERO, "No worker runs: nothing waits")
+    if workload.wanted == 0:
+        return negative(type_, Reason.SCALED_TO_ZERO, f"No pod serves: spec.{component}.replicas is 0")
     if workload.is_rolled_out or (is_held and workload.available >= workload.wanted):
         return positive(type_, Reason.AVAILABLE, said)
     if trouble is not None:
         return negative(type_, trouble.reason, f"{said}; {trouble.message}")
     if workload.failure:
         return negative(type_, Reason.PODS_NOT_CREATED, f"{said}; {workload.failure}")
+    if component == WORKER and workload.is_scaling:
+        return positive(type_, Reason.AVAILABLE, said)
     return negative(type_, Reason.PROGRESSING, f"{said}, {workload.updated} of the newest template")
 
 

@@ -43,7 +43,8 @@ def plan_migration(jobs: Sequence[MigrationJob], *, fingerprint: str, version: s
     """
     One Job for each fingerprint, tried until it succeeds.
 
-    The last Job of the wanted fingerprint stays as the record; those of others go once it succeeded.
+    The last Job of the wanted fingerprint stays as the record, while a next try runs the failed one before it too;
+    those of other fingerprints go once it succeeded.
     """
     ours = sorted((job for job in jobs if job.fingerprint == fingerprint), key=lambda job: job.attempt)
     if not ours:
@@ -60,14 +61,19 @@ def plan_migration(jobs: Sequence[MigrationJob], *, fingerprint: str, version: s
             return MigrationPlan(is_done=True, delete=(*others, *older))
         case "running":
             message = f"Job {newest.name} migrates the database for version {version}"
-            return MigrationPlan(is_done=False, message=message, delete=older)
+            if not older:
+                return MigrationPlan(is_done=False, message=message)
+            # Until it is over nothing is known that is newer than why the last try failed.
+            failed, forgotten = older[-1], older[:-1]
+            reason = _reason(failed)
+            message = f"{message}; before: {_failure(failed, reason, version)}"
+            return MigrationPlan(is_done=False, message=message, reason=reason, delete=forgotten)
         case "failed":
             return _after_failure(newest, older, version=version, now=now)
 
 
 def _after_failure(job: MigrationJob, older: tuple[MigrationJob, ...], *, version: str, now: datetime) -> MigrationPlan:
-    report = job.report
-    reason = _REASONS.get(report.reason, Reason.MIGRATION_FAILED) if report else Reason.MIGRATION_FAILED
+    reason = _reason(job)
     waited = (now - job.ended_at).total_seconds() if job.ended_at else 0.0
     left = retry_seconds(job.attempt) - waited
     is_due = left <= 0
@@ -81,9 +87,13 @@ def _after_failure(job: MigrationJob, older: tuple[MigrationJob, ...], *, versio
     )
 
 
+def _reason(job: MigrationJob) -> Reason:
+    return _REASONS.get(job.report.reason, Reason.MIGRATION_FAILED) if job.report else Reason.MIGRATION_FAILED
+
+
 def _failure(job: MigrationJob, reason: Reason, version: str) -> str:
     report = job.report
-    said = report.message if report else f"{job.note}; kubectl logs job/{job.name} says more"
+    said = report.message.rstrip(".") if report else f"{job.note}; kubectl logs job/{job.name} says more"
     kept = "What runs goes on running. "
     match reason:
         case Reason.DATABASE_ROLES_MISSING:

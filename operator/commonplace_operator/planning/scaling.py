@@ -27,6 +27,11 @@ LIMITING: Final = frozenset({Limit.MOST, Limit.QUOTA, Limit.NOT_READY})
 """Limits that keep workers from a queue that needs them."""
 
 
+def shrink_seconds(stabilization_seconds: float) -> float:
+    """Least time between two steps down: who looks back for less than a minute wants to be quick."""
+    return min(SHRINK_SECONDS, stabilization_seconds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class History:
     """
@@ -194,7 +199,7 @@ def _shrunk(
     lowest = min(replicas, max(wanted, history.needs[0][1]))
     if lowest == replicas:
         return replicas, {Limit.STABILIZATION}
-    if history.shrunk_at is not None and now - history.shrunk_at < SHRINK_SECONDS:
+    if history.shrunk_at is not None and now - history.shrunk_at < shrink_seconds(targets.stabilization_seconds):
         return replicas, {Limit.SHRINKING}
     number = max(lowest, replicas - max(1, int(replicas * SHRINK_SHARE)))
     return number, {Limit.SHRINKING} if number > lowest else {Limit.STABILIZATION} if lowest > wanted else set()

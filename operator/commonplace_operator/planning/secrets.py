@@ -1,7 +1,7 @@
 """From the Secrets that a managed runtime names to an installation that can run, or to what is missing."""
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -9,20 +9,22 @@ from urllib.parse import urlsplit
 from commonplace_operator.children.credentials import (
     OPERATOR_PASSWORD,
     OWNER_PASSWORD,
+    POSTGRES_SCHEMES,
     REDIS_PASSWORD,
+    REDIS_SCHEMES,
     RUNTIME_PASSWORD,
     Passwords,
     credentials_secret,
-    database_port,
     embedded_owner_uri,
     redis_secret,
+    uri_fault,
+    uri_ports,
 )
 from commonplace_operator.children.installation import (
     API,
     MIGRATE,
     POSTGRES,
     REDIS,
-    REDIS_PORT,
     WORKER,
     Installation,
     SecretKey,
@@ -41,8 +43,6 @@ from commonplace_operator.resources.reasons import Reason
 from commonplace_operator.resources.runtime_spec import ProviderSpec
 
 Data = Mapping[str, str]
-POSTGRES_SCHEMES: Final = ("postgres", "postgresql")
-REDIS_SCHEMES: Final = ("redis", "rediss")
 HTTP_PORT: Final = 80
 
 
@@ -136,8 +136,9 @@ def resolve(
         runtime=runtime,
         image=image,
         credentials=fingerprints,
-        database_port=database_port(database),
-        queue_port=(REDIS_PORT if embeds_queue else database_port(queue_uri)) if queue_uri else None,
+        database_ports=uri_ports(database),
+        migration_ports=_ports(owner_uri, database, values.get("operator")),
+        queue_ports=uri_ports(queue_uri) if queue_uri else (),
         provider_ports=ports,
         has_provider_url=frozenset(
             provider.secret_ref.name
@@ -146,6 +147,10 @@ def resolve(
         ),
     )
     return Resolved(installation=built, secrets=tuple(made))
+
+
+def _ports(*uris: str | None) -> tuple[int, ...]:
+    return tuple(sorted({port for uri in uris if uri for port in uri_ports(uri)}))
 
 
 def _used(runtime: MemoryRuntime) -> dict[str, SecretKey]:
@@ -177,6 +182,12 @@ def _provider_fault(runtime: MemoryRuntime, data: Mapping[str, Data], provider: 
     where = f"the Secret of provider {provider.name}"
     if fault := _absent(runtime, data, key, where):
         return fault
+    if data[key.name][key.key] != _value(data, key):
+        message = (
+            f"Secret {runtime.namespace}/{key.name}: its key {key.key} ({where}) begins or ends with white space, "
+            "which would be sent too: make it with printf or --from-literal"
+        )
+        return Missing(reason=Reason.SECRET_NOT_FOUND, message=message)
     if provider.name == "openai" and not data[key.name].get(BASE_URL_KEY):
         message = (
             f"Secret {runtime.namespace}/{key.name}: provider openai needs the endpoint's URL in key {BASE_URL_KEY}"
@@ -197,23 +208,19 @@ def _absent(runtime: MemoryRuntime, data: Mapping[str, Data], key: SecretKey, wh
 
 
 def _uri(
-    runtime: MemoryRuntime, data: Mapping[str, Data], key: SecretKey, where: str, schemes: Iterable[str]
+    runtime: MemoryRuntime, data: Mapping[str, Data], key: SecretKey, where: str, schemes: Collection[str]
 ) -> str | Missing:
     if fault := _absent(runtime, data, key, where):
         return fault
     uri = _value(data, key)
-    try:
-        is_uri = urlsplit(uri).scheme in schemes and bool(urlsplit(uri).netloc)
-    except ValueError:
-        is_uri = False
-    if is_uri:
+    wrong = uri_fault(uri, schemes)
+    if wrong is None:
         return uri
+    is_database = schemes is POSTGRES_SCHEMES
+    wanted = "postgresql://user:password@host:5432/database" if is_database else "redis://:password@host:6379/0"
     # Not the value itself: it may hold a password.
-    message = (
-        f"Secret {runtime.namespace}/{key.name} ({where}): its key {key.key} is no {'/'.join(schemes)} URI such as "
-        f"{next(iter(schemes))}://user:password@host/name, with special characters of the password percent-encoded"
-    )
-    return Missing(reason=Reason.DATABASE_REFUSED, message=message)
+    message = f"Secret {runtime.namespace}/{key.name} ({where}): its key {key.key} {wrong}; wanted is {wanted}"
+    return Missing(reason=Reason.DATABASE_REFUSED if is_database else Reason.SECRET_NOT_FOUND, message=message)
 
 
 def _value(data: Mapping[str, Data], key: SecretKey) -> str:

@@ -52,6 +52,11 @@ class Workload:
         settled = self.replicas == self.updated == self.wanted
         return self.is_observed and settled and self.available >= self.wanted
 
+    @property
+    def is_scaling(self) -> bool:
+        """Whether every pod is of the newest template and some serve, while their number is still to be reached."""
+        return self.is_observed and self.replicas == self.updated and self.available > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class PodTrouble:

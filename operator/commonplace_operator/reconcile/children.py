@@ -31,6 +31,9 @@ KINDS: Final = {
     )
 }
 
+_CONTESTED: Final = {names.SERVICE: "ports", names.DEPLOYMENT: "template", names.STATEFUL_SET: "template"}
+"""The part of the spec where fields of others may stand in the way of ours."""
+
 
 class ChildTaken(Exception):
     """An object of a child's name exists and is not ours; the message says what to do."""
@@ -42,10 +45,16 @@ class KindUnknown(Exception):
 
 def is_ours(live: Mapping[str, Any], runtime: MemoryRuntime) -> bool:
     """
-    Whether we made it for a MemoryRuntime of this name: an earlier one's is taken over, as after a restored cluster.
+    Whether we made it: it is owned by `runtime`, or labelled as of a MemoryRuntime of this name.
+
+    An earlier one's is taken over, as after a restored cluster; without its labels a child is still no stranger.
     """
-    labels = live["metadata"].get("labels") or {}
-    return labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY and labels.get(names.LABEL_RUNTIME) == runtime.name
+    metadata = live["metadata"]
+    labels = metadata.get("labels") or {}
+    is_labelled = (
+        labels.get(names.LABEL_MANAGED_BY) == names.MANAGED_BY and labels.get(names.LABEL_RUNTIME) == runtime.name
+    )
+    return is_labelled or any(owner["uid"] == runtime.uid for owner in metadata.get("ownerReferences") or ())
 
 
 async def read(context: Context, kind: Kind, namespace: str, name: str) -> Body | None:
@@ -76,14 +85,53 @@ async def put(context: Context, runtime: MemoryRuntime, wanted: Mapping[str, Any
     if live is not None and says_all(live, marked):
         return live
     if live is not None:
-        # So that a child which was deleted meanwhile does not come back half, and a newer write is not undone.
+        # So that a child which was deleted meanwhile does not come back in an answer to what it was.
         marked["metadata"]["uid"] = live["metadata"]["uid"]
     try:
-        written = await context.cluster.apply(kind, marked)
+        written = await _apply(context, kind, live, marked)
     except errors.NotFound as error:
         raise KindUnknown(f"the cluster has no {kind.kind} ({kind.api_version}): {error}") from None
     context.metrics.writes.labels(kind.kind, "apply").inc()
     return written
+
+
+async def _apply(context: Context, kind: Kind, live: Body | None, wanted: Body) -> Body:
+    try:
+        return await context.cluster.apply(kind, wanted)
+    except errors.Refused:
+        if live is None or kind not in _CONTESTED:
+            raise
+        await _reset(context, kind, live, wanted)
+        return await context.cluster.apply(kind, wanted)
+
+
+async def _reset(context: Context, kind: Kind, live: Body, wanted: Body) -> None:
+    """
+    Take out of a child what others wrote beside our own fields and what cannot stand together with them.
+
+    An apply takes away only what it put there: a second port of one name, or `value` beside our `valueFrom`, would be
+    refused for ever. Our part of the spec is replaced, and owned as if it had been applied.
+    """
+    path = _CONTESTED[kind]
+    operations = [{"op": "replace", "path": f"/spec/{path}", "value": wanted["spec"][path]}]
+    written = await _patch(context, kind, live, operations)
+    entries = written["metadata"].get("managedFields") or []
+    kept = [entry for entry in entries if not _is_our_update(entry)]
+    # Only what is owned by applying goes away with a later apply that leaves it out.
+    await _patch(context, kind, written, [{"op": "replace", "path": "/metadata/managedFields", "value": kept}])
+
+
+async def _patch(context: Context, kind: Kind, live: Body, operations: list[Body]) -> Body:
+    metadata = live["metadata"]
+    test = {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]}
+    written = await context.cluster.patch(kind, metadata["namespace"], metadata["name"], [test, *operations])
+    context.metrics.writes.labels(kind.kind, "patch").inc()
+    return written
+
+
+def _is_our_update(entry: Mapping[str, Any]) -> bool:
+    is_ours = entry.get("manager") == names.FIELD_MANAGER
+    return is_ours and entry.get("operation") == "Update" and not entry.get("subresource")
 
 
 async def drop(context: Context, runtime: MemoryRuntime, kind: Kind, name: str) -> None:
@@ -113,7 +161,9 @@ def _marked(wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}}
 
 
-def _with_claims_of(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _with_claims_of(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """A StatefulSet's claims cannot be changed: what it has stays, and the rest still follows."""
     claims = live["spec"].get("volumeClaimTemplates")
-    return {**wanted, "spec": {**wanted["spec"], **({"volumeClaimTemplates": claims} if claims else {})}}
+    if not claims or says_all(claims, wanted["spec"]["volumeClaimTemplates"]):
+        return wanted
+    return {**wanted, "spec": {**wanted["spec"], "volumeClaimTemplates": claims}}

@@ -57,7 +57,7 @@ class Context:
     """
     The world of the reconcilers: I/O, clock, chance, and who we are.
 
-    term: the leader's; 0 until there is an election.
+    term: the leader's, 0 without an election; raises Superseded when we do not lead any more.
     enqueue, enqueue_after: have other objects looked at, now or in so many seconds.
     enqueue_scaling: have the workers of a managed MemoryRuntime scaled from now on; scaling: what came of it.
     namespaces: those served, empty for all.
@@ -147,6 +147,7 @@ def _target(wanted: AnyObject) -> dict[str, str]:
 
 async def write_status(context: Context, wanted: AnyObject, status: dict[str, Any]) -> bool:
     """Write the status if it differs from what was read. Gives whether it did."""
+    context.metrics.conditions.see(wanted.kind.kind, wanted.namespace, wanted.name, status["conditions"])
     if status == wanted.raw_status:
         return False
     await context.cluster.apply(wanted.kind, {"metadata": _target(wanted), "status": status}, subresource="status")

@@ -85,9 +85,11 @@ async def _reconcile(context: Context, key: Key) -> Result:
     try:
         body = await context.cluster.get(key.kind, key.namespace, key.name)
     except errors.NotFound:
+        context.metrics.conditions.forget(key.kind.kind, key.namespace, key.name)
         await verbs.gone(context, key)
         return Result()
     if not serves(context, body):
+        context.metrics.conditions.forget(key.kind.kind, key.namespace, key.name)
         return Result()
     try:
         wanted: AnyObject = verbs.parse(body)

@@ -7,21 +7,17 @@ new template come only after the migration of that template's version succeeded.
 
 import asyncio
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from commonplace_operator import errors
-from commonplace_operator.children.accounts import service_account
-from commonplace_operator.children.api import api_deployment, api_ingress, api_service, disruption_budget
+from commonplace_operator.children.autoscaling import worker_hpa
 from commonplace_operator.children.credentials import Passwords
-from commonplace_operator.children.embedded import headless_service, postgres_stateful_set, redis_stateful_set
 from commonplace_operator.children.installation import (
     API,
     POSTGRES,
-    POSTGRES_PORT,
     REDIS,
-    REDIS_PORT,
     WORKER,
     Installation,
     child_name,
@@ -29,9 +25,7 @@ from commonplace_operator.children.installation import (
     selector_labels,
 )
 from commonplace_operator.children.migration import migration_hash, migration_job
-from commonplace_operator.children.monitoring import service_monitor
-from commonplace_operator.children.network import network_policies
-from commonplace_operator.children.worker import worker_deployment
+from commonplace_operator.children.order import after_migration, before_migration, optional
 from commonplace_operator.planning.managed import (
     Pods,
     component_condition,
@@ -46,7 +40,7 @@ from commonplace_operator.planning.managed import (
 from commonplace_operator.planning.migration import MigrationPlan, plan_migration
 from commonplace_operator.planning.secrets import Missing, Resolved, kept_passwords, resolve, secrets_read
 from commonplace_operator.planning.status import not_ready
-from commonplace_operator.planning.workloads import MigrationJob, Workload, pod_troubles
+from commonplace_operator.planning.workloads import MigrationJob, PodTrouble, Workload, pod_troubles
 from commonplace_operator.reconcile import children
 from commonplace_operator.reconcile.context import Context
 from commonplace_operator.resources import names
@@ -61,11 +55,11 @@ PROGRESS_SECONDS: Final = 10.0
 @dataclass(frozen=True, kw_only=True)
 class Managed:
     """
-    What one pass came to. ready: the first thing that is wrong, None when nothing is. is_migrated: the database may be
-    asked. look_again: seconds until the next look is due for a reason of its own.
+    What one pass came to. verdict: `Ready` as far as pods tell. is_migrated: the database may be asked. look_again:
+    seconds until the next look is due for a reason of its own.
     """
 
-    ready: Condition | None
+    verdict: Condition
     conditions: tuple[Condition, ...] = ()
     fields: Mapping[str, Any] | None = None
     is_migrated: bool = False
@@ -82,7 +76,7 @@ async def run_installation(context: Context, runtime: MemoryRuntime) -> Managed:
     try:
         for secret in found.secrets:
             await children.put(context, runtime, secret)
-        for manifest in _base(this):
+        for manifest in before_migration(this):
             await children.put(context, runtime, manifest)
         await _drop_unwanted(context, this)
         unknown = await _optional(context, this)
@@ -90,20 +84,21 @@ async def run_installation(context: Context, runtime: MemoryRuntime) -> Managed:
         servers = [POSTGRES] if this.is_embedded else []
         if waiting := unready_server(pods, servers):
             return _result(runtime, pods, ready=waiting, is_held=True)
-        migration = await _migrate(context, this)
+        migration, troubles = await _migrate(context, this)
         if migration.is_done:
-            for manifest in (api_deployment(this), worker_deployment(this)):
+            for manifest in after_migration(this):
                 await children.put(context, runtime, manifest)
             pods = await _pods(context, runtime)
+        else:
+            pods = replace(pods, troubles=(*pods.troubles, *troubles))
     except children.ChildTaken as error:
         pods = await _pods(context, runtime)
         return _result(runtime, pods, ready=not_ready(Reason.CHILD_CONFLICT, str(error)), is_held=True)
-    except errors.Refused as error:
-        # The API server or an admission policy says no to a child: its author or the platform acts.
+    except (errors.Refused, errors.Forbidden) as error:
+        # The API server, a quota or an admission policy says no to a child: its author or the platform acts.
+        reason = Reason.FORBIDDEN if isinstance(error, errors.Forbidden) else Reason.INVALID_SPEC
         pods = await _pods(context, runtime)
-        return _result(
-            runtime, pods, ready=not_ready(Reason.INVALID_SPEC, f"A child was refused: {error}"), is_held=True
-        )
+        return _result(runtime, pods, ready=not_ready(reason, f"A child was refused: {error}"), is_held=True)
     wrong = migration_condition(migration, pods) or unknown
     return _result(runtime, pods, ready=wrong, is_held=not migration.is_done, migration=migration)
 
@@ -135,37 +130,26 @@ def _clear(body: Mapping[str, Any]) -> dict[str, str]:
     return {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in (body.get("data") or {}).items()}
 
 
-def _base(this: Installation) -> Sequence[Mapping[str, Any]]:
-    """What does no harm before the migration."""
-    queue = this.runtime.spec.queue
-    found = [
-        service_account(this),
-        *network_policies(this),
-        api_service(this),
-        disruption_budget(this, API),
-        disruption_budget(this, WORKER),
-    ]
-    if this.is_embedded:
-        found += [headless_service(this, POSTGRES, POSTGRES_PORT), postgres_stateful_set(this)]
-    if queue is not None and queue.embedded:
-        found += [headless_service(this, REDIS, REDIS_PORT), redis_stateful_set(this)]
-    if ingress := api_ingress(this):
-        found.append(ingress)
-    return found
-
-
 async def _optional(context: Context, this: Installation) -> Condition | None:
     """Objects of kinds that a cluster may not have; what is missing is told and stops nothing."""
-    for manifest in [service_monitor(this)]:
-        if manifest is None:
-            continue
+    for manifest in optional(this):
         try:
-            await children.put(context, this.runtime, manifest)
+            await _put_optional(context, this.runtime, manifest)
         except children.KindUnknown as error:
             return not_ready(
                 Reason.INVALID_SPEC, f"{error}: install its CustomResourceDefinition, or do not ask for it"
             )
     return None
+
+
+async def _put_optional(context: Context, runtime: MemoryRuntime, manifest: Mapping[str, Any]) -> None:
+    try:
+        await children.put(context, runtime, manifest)
+    except errors.Refused:
+        # Not every API server lets an autoscaler go to none; whether this one does, it alone knows.
+        if manifest["kind"] != names.AUTOSCALER.kind or manifest["spec"]["minReplicas"] > 0:
+            raise
+        await children.put(context, runtime, worker_hpa(runtime, to_zero=False))
 
 
 async def _drop_unwanted(context: Context, this: Installation) -> None:
@@ -176,6 +160,10 @@ async def _drop_unwanted(context: Context, this: Installation) -> None:
         unwanted.append((names.INGRESS, child_name(runtime, API)))
     if not runtime.spec.monitoring.service_monitor:
         unwanted.append((names.SERVICE_MONITOR, runtime.name))
+    mode = runtime.spec.workers.autoscaling.mode
+    for other, kind in (("HPA", names.AUTOSCALER), ("KEDA", names.SCALED_OBJECT)):
+        if mode != other:
+            unwanted.append((kind, child_name(runtime, WORKER)))
     if runtime.spec.queue is None or not runtime.spec.queue.embedded:
         unwanted += _server(runtime, REDIS)
     if not this.is_embedded:
@@ -189,7 +177,8 @@ def _server(runtime: MemoryRuntime, component: str) -> list[tuple[names.Kind, st
     return [(kind, name) for kind in (names.STATEFUL_SET, names.SERVICE, names.NETWORK_POLICY)]
 
 
-async def _migrate(context: Context, this: Installation) -> MigrationPlan:
+async def _migrate(context: Context, this: Installation) -> tuple[MigrationPlan, tuple[PodTrouble, ...]]:
+    """What was decided and begun about the migration, and what keeps its pods from working."""
     runtime = this.runtime
     selector = f"{names.LABEL_RUNTIME}={runtime.name},{names.LABEL_MIGRATION}"
     bodies = await context.cluster.list(names.JOB, runtime.namespace, label_selector=selector)
@@ -202,24 +191,26 @@ async def _migrate(context: Context, this: Installation) -> MigrationPlan:
         await children.delete(context, names.JOB, runtime.namespace, job.name, uid=job.uid)
     if plan.start is not None:
         await children.put(context, runtime, migration_job(this, attempt=plan.start))
-    return plan
+    return plan, pod_troubles(pods)
 
 
 async def _pods(context: Context, runtime: MemoryRuntime) -> Pods:
+    """What runs; the pods themselves, of which there may be a thousand, are read where something does not."""
     chosen = f"{names.LABEL_RUNTIME}={runtime.name}"
-    deployments, sets, pods = await asyncio.gather(
+    deployments, sets = await asyncio.gather(
         *(
             context.cluster.list(kind, runtime.namespace, label_selector=chosen)
-            for kind in (names.DEPLOYMENT, names.STATEFUL_SET, names.POD)
+            for kind in (names.DEPLOYMENT, names.STATEFUL_SET)
         )
     )
-    return Pods(
-        workloads={
-            body["metadata"]["labels"].get(names.LABEL_COMPONENT, ""): Workload.parse(body)
-            for body in (*deployments, *sets)
-        },
-        troubles=pod_troubles(pods),
-    )
+    workloads = {
+        body["metadata"]["labels"].get(names.LABEL_COMPONENT, ""): Workload.parse(body)
+        for body in (*deployments, *sets)
+    }
+    if all(workload.is_rolled_out for workload in workloads.values()):
+        return Pods(workloads=workloads)
+    pods = await context.cluster.list(names.POD, runtime.namespace, label_selector=chosen)
+    return Pods(workloads=workloads, troubles=pod_troubles(pods))
 
 
 def _result(
@@ -249,7 +240,7 @@ def _result(
     if verdict.status != "True" and verdict.reason in {Reason.PROGRESSING, Reason.MIGRATION_PENDING}:
         look_again = min(look_again or PROGRESS_SECONDS, PROGRESS_SECONDS)
     return Managed(
-        ready=None if verdict.status == "True" else verdict,
+        verdict=verdict,
         conditions=(*shown, *trial_conditions(runtime)),
         fields=fields,
         is_migrated=is_migrated or was_migrated(runtime),

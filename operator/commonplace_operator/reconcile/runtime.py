@@ -1,10 +1,13 @@
 """A MemoryRuntime: for `Managed` its pods are run; for both its database is checked and its address published."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
+from commonplace_operator import errors
 from commonplace_operator.children.installation import POSTGRES, endpoint_of
 from commonplace_operator.engine.queue import Result
+from commonplace_operator.planning.scalingstatus import scaling_conditions, scaling_fields
 from commonplace_operator.planning.status import (
     kept_fields,
     negative,
@@ -19,15 +22,18 @@ from commonplace_operator.reconcile.access import NotReady, database_uri
 from commonplace_operator.reconcile.context import Context, Key, key_of, write_status
 from commonplace_operator.reconcile.managed import Managed, run_installation
 from commonplace_operator.resources import names
-from commonplace_operator.resources.conditions import Condition
+from commonplace_operator.resources.conditions import Condition, find
 from commonplace_operator.resources.objects import MemoryRuntime
 from commonplace_operator.resources.reasons import ConditionType, EventReason, Reason
 from commonplace_runtime import contract
 
+UNSETTLED_SECONDS: Final = 60.0
+"""How often at least to look at a managed runtime that is not ready: a Secret of somebody else's tells nobody."""
+
 
 async def reconcile_runtime(context: Context, runtime: MemoryRuntime) -> Result:
     """Bring pods and status up to date, and the teams when something changed for them."""
-    managed = await run_installation(context, runtime) if runtime.spec.management == "Managed" else None
+    managed = await _manage(context, runtime) if runtime.spec.management == "Managed" else None
     conditions, version = await _look(context, runtime, managed)
     is_ready = conditions[0].status == "True"
     fields: dict[str, Any] = kept_fields(runtime) | {
@@ -46,10 +52,34 @@ async def reconcile_runtime(context: Context, runtime: MemoryRuntime) -> Result:
     return _next_look(context, managed, is_ready=is_ready)
 
 
+async def _manage(context: Context, runtime: MemoryRuntime) -> Managed:
+    """The pods, and what is known of their scaling."""
+    managed = await run_installation(context, runtime)
+    context.enqueue_scaling(Key(kind=names.RUNTIME, namespace=runtime.namespace, name=runtime.name))
+    state = context.scaling.state((runtime.namespace, runtime.name))
+    conditions, figures = (
+        _recorded_scaling(runtime) if state is None else (scaling_conditions(state), scaling_fields(state))
+    )
+    fields = dict(managed.fields or {})
+    for name, part in figures.items():
+        fields[name] = {**(fields.get(name) or {}), **part}
+    return replace(managed, conditions=(*managed.conditions, *conditions), fields=fields)
+
+
+def _recorded_scaling(runtime: MemoryRuntime) -> tuple[tuple[Condition, ...], dict[str, dict[str, Any]]]:
+    """What an earlier process said, until this one has looked."""
+    types = (ConditionType.SCALING_ACTIVE, ConditionType.SCALING_CONFLICT)
+    recorded = [found.condition for type_ in types if (found := find(runtime.conditions, type_)) is not None]
+    desired = (runtime.raw_status.get("workers") or {}).get("desiredReplicas")
+    return tuple(recorded), {} if desired is None else {"workers": {"desiredReplicas": desired}}
+
+
 def _next_look(context: Context, managed: Managed | None, *, is_ready: bool) -> Result:
     if managed is not None and managed.look_again is not None:
-        return Result(requeue_after=managed.look_again)
-    return Result(requeue_after=context.resync_seconds()) if is_ready else Result(retry=True)
+        return Result(requeue_after=min(managed.look_again, UNSETTLED_SECONDS))
+    if is_ready:
+        return Result(requeue_after=context.resync_seconds())
+    return Result(retry=True, requeue_after=None if managed is None else UNSETTLED_SECONDS)
 
 
 def _seen_by_teams(status: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -109,35 +139,39 @@ async def _look(
     context: Context, runtime: MemoryRuntime, managed: Managed | None
 ) -> tuple[tuple[Condition, ...], int | None]:
     """Conditions, and the schema's version where it could be read."""
-    shown = managed.conditions if managed else ()
     if managed is not None and not managed.is_migrated:
-        assert managed.ready is not None  # noqa: S101 - it waits for the migration
-        return (managed.ready, *shown), None
+        return (managed.verdict, *managed.conditions), None
+    shown = managed.conditions if managed else ()
+    wrong = managed.verdict if managed and managed.verdict.status != "True" else None
     uri = await database_uri(context, runtime)
     if isinstance(uri, NotReady):
-        wrong = managed.ready if managed and managed.ready else not_ready(uri.reason, uri.message)
-        return (wrong, *shown), None
-    async with context.registries.of(uri) as registry:
-        version = await registry.schema_version()
+        return (wrong or not_ready(uri.reason, uri.message), *shown), None
+    try:
+        async with context.registries.of(uri) as registry:
+            version = await registry.schema_version()
+    except errors.DatabaseRefused as error:
+        if managed is None:
+            raise
+        refused = not_ready(Reason.DATABASE_REFUSED, f"The database refuses the operator: {error}")
+        return (wrong or refused, *shown), None
     reachable = positive(ConditionType.DATABASE_REACHABLE, Reason.REACHABLE)
-    verdict = managed.ready if managed and managed.ready else _ready(version)
-    return (verdict, reachable, _current(version), *shown), version
+    current = _current(version, runtime)
+    verdict = managed.verdict if managed else ready(Reason.AVAILABLE)
+    if wrong is None and current.status != "True":
+        verdict = not_ready(Reason.MIGRATION_PENDING, current.message)
+    return (verdict, reachable, current, *shown), version
 
 
-def _ready(version: int) -> Condition:
-    if version >= contract.SCHEMA_VERSION:
-        return ready(Reason.AVAILABLE)
-    return not_ready(Reason.MIGRATION_PENDING, _current(version).message)
-
-
-def _current(version: int) -> Condition:
+def _current(version: int, runtime: MemoryRuntime) -> Condition:
     # A newer schema will do: migrations leave the previous version working.
     if version >= contract.SCHEMA_VERSION:
         return positive(ConditionType.SCHEMA_CURRENT, Reason.SCHEMA_CURRENT, f"Schema version {version}")
-    message = (
-        f"The database has schema version {version}, this operator needs {contract.SCHEMA_VERSION}: run "
-        f"`commonplace migrate` with {contract.ENV_ADMIN_DATABASE_URL} set to the owner's URI"
+    cure = (
+        "leave spec.version and spec.image.tag out, or set them to this operator's version"
+        if runtime.spec.management == "Managed"
+        else f"run `commonplace migrate` with {contract.ENV_ADMIN_DATABASE_URL} set to the owner's URI"
     )
+    message = f"The database has schema version {version}, this operator needs {contract.SCHEMA_VERSION}: {cure}"
     return negative(ConditionType.SCHEMA_CURRENT, Reason.MIGRATION_PENDING, message)
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Conflict, DomainError
+from commonplace_runtime.entrypoints.cli_embedded import embedded
 from commonplace_runtime.entrypoints.cli_jobs import jobs, usage
 from commonplace_runtime.entrypoints.cli_migrate import migrate
 from commonplace_runtime.entrypoints.terminal import (
@@ -24,7 +25,7 @@ from commonplace_runtime.entrypoints.terminal import (
     read_moment,
     settings_with,
 )
-from commonplace_runtime.observability import serve_metrics
+from commonplace_runtime.observability import Probe, serve_metrics
 from commonplace_runtime.services import tenants
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.pool import STORE_FAULTS, Refused
@@ -40,7 +41,7 @@ app = cyclopts.App(
 teams = cyclopts.App(name="teams", help="Teams: the tenants.")
 projects = cyclopts.App(name="projects", help="Projects of a team.")
 keys = cyclopts.App(name="keys", help="API keys of a team.")
-for group in (teams, projects, keys, jobs):
+for group in (teams, projects, keys, jobs, embedded):
     app.command(group)
 app.command(usage)
 app.command(migrate)
@@ -85,15 +86,17 @@ def worker() -> None:
     """Turn events into memories until SIGTERM."""
     settings = settings_with("database_url")
     from commonplace_runtime.entrypoints.worker import run_worker
+    from commonplace_runtime.entrypoints.worker_health import WorkerHealth
 
-    _serve_metrics(settings)
-    _run_loop(run_worker(settings))
+    health = WorkerHealth()
+    _serve_metrics(settings, health.probes)
+    _run_loop(run_worker(settings, health=health))
 
 
-def _serve_metrics(settings: Settings) -> None:
+def _serve_metrics(settings: Settings, probes: Mapping[str, Probe] | None = None) -> None:
     host, port = settings.metrics_host, settings.metrics_port
     try:
-        serve_metrics(host, port)
+        serve_metrics(host, port, probes)
     except OSError as error:
         message = f"cannot serve metrics on {host} port {port}: {error.strerror}: set {contract.ENV_METRICS_PORT}"
         raise Conflict(message) from error

@@ -46,6 +46,7 @@ def missing_settings(settings: Settings, *needed: str) -> Sequence[str]:
 
 
 _WHAT = {
+    "embedded_password": "the password that the server shall ask for",
     "database_url": "the connection string of a member of commonplace_runtime, postgresql://user:password@host/database",
     "admin_database_url": "the connection string of a member of commonplace_admin, postgresql://user:password@host/database",
 }

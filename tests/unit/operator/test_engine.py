@@ -147,6 +147,61 @@ async def test_a_full_queue_makes_the_watcher_wait() -> None:
     await queue.stop(patience=1)
 
 
+async def test_a_held_queue_gathers_each_key_once_and_works_when_it_is_opened() -> None:
+    done: list[str] = []
+    last = asyncio.Event()
+
+    async def work(key: str) -> Result:
+        done.append(key)
+        if len(done) == 2:
+            last.set()
+        return Result()
+
+    queue = queue_of(work, workers=1)
+    queue.start(held=True)
+    for key in ("a", "b", "a"):
+        await queue.offer(key)
+    await asyncio.sleep(0)
+    assert done == []
+    assert len(queue) == 2
+    assert queue.is_alive()
+
+    assert queue.open() is False
+
+    async with asyncio.timeout(5):
+        await last.wait()
+    await queue.stop(patience=1)
+    assert done == ["a", "b"]
+
+
+async def test_a_held_queue_that_is_full_forgets_and_says_so() -> None:
+    """A standby may see more in its weeks than it can keep; its watch must neither wait nor grow."""
+
+    async def work(_: str) -> Result:
+        return Result()
+
+    queue = queue_of(work, limit=2)
+    queue.start(held=True)
+    async with asyncio.timeout(5):
+        for number in range(100):
+            await queue.offer(str(number))
+    assert len(queue) == 2
+    assert queue.open() is True
+    await queue.stop(patience=1)
+
+
+async def test_a_held_queue_stops() -> None:
+    async def work(_: str) -> Result:
+        return Result()
+
+    queue = queue_of(work)
+    queue.start(held=True)
+    queue.add("a")
+    async with asyncio.timeout(5):
+        await queue.stop(patience=1)
+    assert not queue.is_alive()
+
+
 async def test_stopping_cancels_work_that_takes_too_long() -> None:
     begun = asyncio.Event()
 
@@ -199,3 +254,25 @@ async def test_one_object_cannot_flood() -> None:
 async def test_an_event_that_cannot_be_posted_is_counted_and_forgotten() -> None:
     _, metrics = await recorded(["a"], fail=True)
     assert metrics.registry.get_sample_value("commonplace_operator_events_total", {"outcome": "failed"}) == 1
+
+
+def test_objects_are_counted_by_condition_and_not_named() -> None:
+    metrics = Metrics()
+
+    def count(status: str, reason: str) -> float | None:
+        labels = {"kind": "ApiKey", "condition": "Ready", "status": status, "reason": reason}
+        return metrics.registry.get_sample_value("commonplace_operator_conditions", labels)
+
+    well, ill = (
+        [{"type": "Ready", "status": status, "reason": reason}]
+        for status, reason in (("True", "Available"), ("False", "TeamNotReady"))
+    )
+    for name in ("a", "b", "c"):
+        metrics.conditions.see("ApiKey", "shop", name, well)
+    metrics.conditions.see("ApiKey", "shop", "c", ill)
+    assert (count("True", "Available"), count("False", "TeamNotReady")) == (2, 1)
+
+    metrics.conditions.forget("ApiKey", "shop", "c")
+    metrics.conditions.forget("ApiKey", "shop", "never seen")
+    assert count("False", "TeamNotReady") is None
+    assert b"shop" not in metrics.render()
