@@ -49,7 +49,7 @@ class QueueGauges(Collector):
     """
     What this process last saw of the queue; absent rather than old. Equal on every replica: aggregate with max.
 
-    service_seconds is absent while nobody knows it. desired_workers counts as present the processes that hold jobs now.
+    service_seconds is absent while nobody knows it.
     """
 
     FRESH_SECONDS: Final = 30.0
