@@ -70,7 +70,7 @@ def database_secret(world: World) -> None:
 
 
 async def no_drift(plane: ControlPlane, manifest: str) -> None:
-    """Argo CD and Flux compare by such a dry run. A status that is written between its two reads shows too: look again."""
+    """Argo CD and Flux compare by such a dry run. A status written between its two reads shows too: look again."""
     seen: list[str] = []
 
     def is_clean() -> bool:
