@@ -7,10 +7,7 @@ answers, else node. STORIES=install,burst tells those only (install always comes
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,10 +15,10 @@ from types import FrameType, ModuleType
 from typing import Final
 
 from e2e.cluster.cache import ClusterError
-from e2e.images import ensure_images
+from e2e.pods import docker_answers, open_site
 from e2e.report import CheckFailed, Report, complain
-from e2e.site import SYSTEM, TENANT, PodCluster, Site
-from e2e.stories import burst, chaos, deletion, hpa, install, keys, promises, reinstall
+from e2e.site import SYSTEM, TENANT, Site
+from e2e.stories import backup, burst, chaos, deletion, hpa, install, keys, promises, reinstall
 
 STORIES: Final[Mapping[str, ModuleType]] = {
     "install": install,
@@ -32,6 +29,7 @@ STORIES: Final[Mapping[str, ModuleType]] = {
     "hpa": hpa,
     "chaos": chaos,
     "reinstall": reinstall,
+    "backup": backup,
 }
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -43,7 +41,7 @@ class Interrupted(Exception):
 def main() -> int:
     """Exit code: 0 when every promise held, 1 when one did not, 2 for a wrong call, 130 when interrupted."""
     wanted = [name for name in os.environ.get("STORIES", "").split(",") if name] or list(STORIES)
-    kind = os.environ.get("CLUSTER") or ("kind" if _docker_answers() else "node")
+    kind = os.environ.get("CLUSTER") or ("kind" if docker_answers() else "node")
     unknown = [name for name in wanted if name not in STORIES]
     if unknown or kind not in {"node", "kind"}:
         complain(f"unknown: {', '.join([*unknown, *([kind] if kind not in {'node', 'kind'} else [])])}")
@@ -59,7 +57,7 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             try:
-                site = _site(stack, report, kind)
+                site = open_site(stack, report, kind)
                 code = _tell(site, told)
                 if os.environ.get("KEEP") == "1":
                     _keep(site)
@@ -73,46 +71,6 @@ def main() -> int:
     except (CheckFailed, ClusterError) as error:
         complain(f"the cluster could not be had: {error}")
     return code
-
-
-def _docker_answers() -> bool:
-    program = shutil.which("docker")
-    if program is None:
-        return False
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run([program, "info"], capture_output=True, timeout=20, check=False).returncode == 0
-    return False
-
-
-def _site(stack: ExitStack, report: Report, kind: str) -> Site:
-    with report.step("build the images of operator and runtime"):
-        archives = ensure_images(report.say)
-    with report.step(f"start a cluster ({kind})"):
-        cluster = start_cluster(stack, report, kind)
-    with report.step("load the images"):
-        for archive in archives:
-            cluster.load(archive)
-    return Site(cluster=cluster, helm=helm_program(), report=report)
-
-
-def start_cluster(stack: ExitStack, report: Report, kind: str) -> PodCluster:
-    """A cluster that runs pods, gone with `stack`."""
-    if kind == "kind":
-        from e2e.cluster.kind import Kind
-
-        return stack.enter_context(Kind.start(report=report.say))
-    from e2e.cluster.node import Node
-
-    return stack.enter_context(Node.start(report=report.say))
-
-
-def helm_program() -> Path:
-    """Helm out of the virtual environment, else from the PATH. Raises CheckFailed without one."""
-    beside = Path(sys.executable).with_name("helm")
-    found = str(beside) if beside.exists() else shutil.which("helm")
-    if found is None:
-        raise CheckFailed("helm is missing: make setup installs it")
-    return Path(found)
 
 
 def _tell(site: Site, told: Mapping[str, ModuleType]) -> int:

@@ -60,7 +60,9 @@ def living(pid: int) -> Identity:
     return identity
 
 
-def run_supervisor(order: Order, *, module: str, what: str) -> "subprocess.Popen[bytes]":
+def run_supervisor(
+    order: Order, *, module: str, what: str, seconds: float = START_SECONDS + 30
+) -> "subprocess.Popen[bytes]":
     """
     Start `python -m <module>` for `order` and return when it says that all is ready.
 
@@ -80,7 +82,7 @@ def run_supervisor(order: Order, *, module: str, what: str) -> "subprocess.Popen
             start_new_session=True,
         )
     try:
-        answer = _announcement(supervisor, START_SECONDS + 30, what)
+        answer = _announcement(supervisor, seconds, what)
     except BaseException:
         supervisor.terminate()
         with suppress(subprocess.TimeoutExpired):

@@ -9,10 +9,13 @@ from types import FrameType
 
 from commonplace_runtime.embedded import EmbeddedServerFailed
 from e2e.cluster.cache import ClusterError
+from e2e.demo.managed import ManagedStack, ManagedStory
 from e2e.demo.stack import Cluster, Stack, current_cluster, own_cluster, start_stores
 from e2e.demo.story import ROWS, Story
+from e2e.pods import open_site
 from e2e.report import CheckFailed, Report, complain
 
+POD_CLUSTERS = ("node", "kind")
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -27,8 +30,11 @@ def main(story_type: type[Story] = Story, stack_type: type[Stack] = Stack) -> in
     Returns the exit code: 0 when every row held, 1 when one did not, 2 for a wrong call, 130 when interrupted.
     """
     wanted = os.environ.get("CLUSTER", "")
-    if wanted not in ("", "current"):
-        complain(f"CLUSTER={wanted} is unknown: leave it out for a cluster of the demo's own, or say CLUSTER=current")
+    if wanted not in ("", "current", *POD_CLUSTERS):
+        complain(
+            f"CLUSTER={wanted} is unknown: leave it out for a Kubernetes API of the demo's own, CLUSTER=current for "
+            "yours, or CLUSTER=node or CLUSTER=kind for one that runs pods"
+        )
         return EXIT_USAGE
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -38,7 +44,10 @@ def main(story_type: type[Story] = Story, stack_type: type[Stack] = Stack) -> in
     try:
         with ExitStack() as stack:
             try:
-                code = _run(stack, report, wanted, story_type, stack_type)
+                if wanted in POD_CLUSTERS:
+                    code = _run_pods(stack, report, wanted)
+                else:
+                    code = _run(stack, report, wanted, story_type, stack_type)
             finally:
                 _ignore_signals()  # a second Ctrl-C must not interrupt the cleaning up
     except Interrupted:
@@ -47,6 +56,25 @@ def main(story_type: type[Story] = Story, stack_type: type[Stack] = Stack) -> in
     except (CheckFailed, ClusterError, EmbeddedServerFailed) as error:
         complain(f"the demo could not start: {error}")
     return code
+
+
+def _run_pods(stack: ExitStack, report: Report, kind: str) -> int:
+    """The story on a cluster that runs pods."""
+    site = open_site(stack, report, kind)
+    processes = ManagedStack(site=site)
+    story = ManagedStory(stack=processes, report=report)
+    error: Exception | None = None
+    try:
+        story.tell()
+    except CheckFailed as failure:
+        error = failure
+    print("\n" + report.summary(), flush=True)
+    if error is not None:
+        complain(f"\n{error}\n{processes.last_lines()}")
+        return EXIT_FAILED
+    if os.environ.get("KEEP") == "1":
+        _keep(story)
+    return 0 if report.succeeded else EXIT_FAILED
 
 
 def _run(stack: ExitStack, report: Report, wanted: str, story_type: type[Story], stack_type: type[Stack]) -> int:

@@ -185,6 +185,7 @@ def _counts(raw: Mapping[str, Any]) -> dict[str, Any]:
         "busy_sessions": int(raw["busySessions"]),
         "in_flight": int(raw["inFlight"]),
         "arrival_rate": float(raw["arrivalRate"]),
+        "steady_rate": float(raw["steadyRate"]),
     }
 
 

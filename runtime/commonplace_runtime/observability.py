@@ -1,14 +1,18 @@
 """Logs and metrics of the runtime: structlog lines on stderr, one Prometheus registry on its own port."""
 
 import logging
+import socket
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from socketserver import TCPServer, ThreadingMixIn
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias, cast
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -45,7 +49,7 @@ class QueueGauges(Collector):
     """
     What this process last saw of the queue; absent rather than old. Equal on every replica: aggregate with max.
 
-    service_seconds is absent while nobody knows it. desired_workers counts as present the processes that hold jobs now.
+    service_seconds is absent while nobody knows it.
     """
 
     FRESH_SECONDS: Final = 30.0
@@ -153,7 +157,49 @@ def configure_logging(level: str, form: Literal["json", "console"]) -> None:
     )
 
 
-def serve_metrics(host: str, port: int) -> int:
-    """Serve `/metrics` from a thread of its own; returns the port (`port` 0 takes a free one)."""
-    server, _ = start_http_server(port, addr=host, registry=REGISTRY)
+Probe: TypeAlias = Callable[[], str | None]
+"""None: all is well; else what is not."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks the resolver for our name: seconds where there is none.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+
+class _ServerIPv6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the standard library
+        """Nothing: a line a scrape helps nobody."""
+
+
+def serve_metrics(host: str, port: int, probes: Mapping[str, Probe] | None = None) -> int:
+    """
+    Serve `/metrics` and `probes` (by path) from threads of their own; returns the port (`port` 0 takes a free one).
+
+    A probe answers 200, or 503 and what is wrong.
+    """
+    metrics = make_wsgi_app(REGISTRY)
+    known = probes or {}
+
+    def answer(environ: Any, start_response: Any) -> Iterable[bytes]:
+        probe = known.get(str(environ.get("PATH_INFO")))
+        if probe is None:
+            return cast(Iterable[bytes], metrics(environ, start_response))
+        problem = probe()
+        status = "200 OK" if problem is None else "503 Service Unavailable"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{problem or 'ok'}\n".encode()]
+
+    server = make_server(host, port, answer, _ServerIPv6 if ":" in host else _Server, handler_class=_Handler)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(server.server_port)

@@ -3,7 +3,8 @@ How many workers a queue needs now: the formula that the runtime exports and the
 
 Depth alone has no unit; what counts is how long it would take. Steady arrivals and draining the backlog add up: a
 plain maximum of the two provides too little. A session is worked on by one worker at a time, so slots beyond the
-sessions that wait help nobody. Damping the answer, and acting on it, is the operator's `planning/scaling.py`.
+sessions that wait help nobody. Damping the answer, and acting on it, is the operator's `planning/scaling.py`; what was
+measured for it is in `docs/decisions/0041-operator-scaling.md`.
 
 Pure, standard library only: besides `contract.py` this is all that the operator imports of the runtime.
 """
@@ -18,6 +19,8 @@ LEAST_SERVICE_SECONDS: Final = 0.05
 """Below this a job's time is mostly the queue's own."""
 BACKLOG_PER_WORKER: Final = 100
 """Waiting jobs that one worker is given while nobody knows how long a job takes."""
+MOST_HURRY: Final = 2.0
+"""A backlog that got too old is drained so much faster at most."""
 _NOISE: Final = 1e-9
 
 
@@ -27,17 +30,18 @@ class QueueFigures:
     The queue as it is, of one team or of all.
 
     backlog, sessions: jobs that wait and the sessions that they are spread over, None where nobody counted those.
-    oldest_seconds: age of the oldest. in_flight: jobs being worked on, by so many workers (of one team: what it takes
-    of them, in fractions of one). service_seconds: a worker's slot for one job, None while unknown. arrival_rate: jobs
-    a second.
+    oldest_seconds: age of the oldest. in_flight, busy_sessions: jobs being worked on, and their sessions, each of which
+    has a slot. service_seconds: a slot's time for one job, None while unknown. arrival_rate: jobs a second;
+    steady_rate: what of it goes on, without a burst that the backlog tells of already.
     """
 
     backlog: int
     oldest_seconds: float
     in_flight: int
-    workers: float
+    busy_sessions: int
     service_seconds: float | None
     arrival_rate: float
+    steady_rate: float
     sessions: int | None = None
 
 
@@ -62,26 +66,45 @@ class ScalingTargets:
 @dataclass(frozen=True, kw_only=True)
 class Need:
     """
-    Workers, in fractions of one, before any limit: for the flow of jobs, and for the age of the oldest, 0 where that
-    is young enough.
+    Workers, in fractions of one, before any limit, and what else than the plain formula made it so.
 
-    is_bound_by_sessions: the backlog has fewer sessions than the slots that would drain it in time.
+    is_hurried: the oldest is too old. is_bound_by_sessions: fewer sessions wait than slots would be used.
+    is_held_by_busy: slots that sessions keep for long count for more than what arrives.
     """
 
-    flow: float
-    age: float
+    workers: float
+    is_hurried: bool = False
     is_bound_by_sessions: bool = False
-
-    @property
-    def workers(self) -> float:
-        """The greater of the two."""
-        return max(self.flow, self.age)
+    is_held_by_busy: bool = False
 
 
 def needed_workers(queue: QueueFigures, targets: ScalingTargets) -> Need:
-    """The workers that keep up with what arrives, drain the backlog in time and keep the oldest job young enough."""
-    flow, is_bound = _for_flow(queue, targets)
-    return Need(flow=flow, age=_for_age(queue, targets), is_bound_by_sessions=is_bound)
+    """
+    The workers that keep up with what arrives and drain the backlog in time.
+
+    slots = max(service * steady rate, busy sessions * min(1, service / drain))
+          + min(service * backlog / drain * hurry, waiting sessions)
+    workers = slots / (0.85 * concurrency), where hurry = oldest / age target, from 1 to 2.
+    """
+    slots_per_worker = UTILISATION * targets.concurrency
+    hurry = min(max(queue.oldest_seconds / targets.age_seconds, 1.0), MOST_HURRY) if queue.backlog > 0 else 1.0
+    if queue.service_seconds is None:
+        arriving, held, draining = 0.0, 0.0, queue.backlog / BACKLOG_PER_WORKER * slots_per_worker
+    else:
+        service_seconds = max(queue.service_seconds, LEAST_SERVICE_SECONDS)
+        arriving = service_seconds * queue.steady_rate
+        held = queue.busy_sessions * min(1.0, service_seconds / targets.drain_seconds)
+        draining = service_seconds * queue.backlog / targets.drain_seconds
+    draining *= hurry
+    is_bound = queue.sessions is not None and queue.sessions < draining
+    if is_bound:
+        draining = float(queue.sessions or 0)
+    return Need(
+        workers=(max(arriving, held) + draining) / slots_per_worker,
+        is_hurried=hurry > 1.0 and not is_bound,
+        is_bound_by_sessions=is_bound,
+        is_held_by_busy=held > max(arriving, 1.0),
+    )
 
 
 def whole_workers(need: float) -> int:
@@ -99,27 +122,3 @@ def desired_workers(queue: QueueFigures, targets: ScalingTargets) -> int:
     if queue.backlog > 0 or queue.in_flight > 0:
         need = max(need, 1)
     return min(max(need, targets.least), targets.most)
-
-
-def _for_flow(queue: QueueFigures, targets: ScalingTargets) -> tuple[float, bool]:
-    """And whether fewer sessions wait than slots are asked for."""
-    slots_per_worker = UTILISATION * targets.concurrency
-    if queue.service_seconds is None:
-        arriving, draining = 0.0, queue.backlog / BACKLOG_PER_WORKER * slots_per_worker
-    else:
-        service_seconds = max(queue.service_seconds, LEAST_SERVICE_SECONDS)
-        arriving = service_seconds * queue.arrival_rate
-        draining = service_seconds * queue.backlog / targets.drain_seconds
-    is_bound = queue.sessions is not None and queue.sessions < draining
-    if is_bound:
-        draining = float(queue.sessions or 0)
-    return (arriving + draining) / slots_per_worker, is_bound
-
-
-def _for_age(queue: QueueFigures, targets: ScalingTargets) -> float:
-    if queue.backlog == 0 or queue.oldest_seconds <= targets.age_seconds:
-        return 0.0
-    need = queue.workers * min(2.0, queue.oldest_seconds / targets.age_seconds)
-    if queue.sessions is None:
-        return need
-    return min(need, queue.workers + queue.sessions / targets.concurrency)

@@ -65,8 +65,9 @@ class TeamNeed:
     capped: float
     limit: int | None = None
     teams: int = 1
+    is_hurried: bool = False
     is_bound_by_sessions: bool = False
-    is_for_age: bool = False
+    is_held_by_busy: bool = False
 
     @property
     def is_limited(self) -> bool:
@@ -120,9 +121,10 @@ def _need_of(part: TeamQueue | OtherQueues, service_seconds: float | None, targe
             backlog=part.backlog,
             oldest_seconds=part.oldest_seconds,
             in_flight=part.in_flight,
-            workers=part.busy_sessions / targets.concurrency,
+            busy_sessions=part.busy_sessions,
             service_seconds=service_seconds,
             arrival_rate=part.arrival_rate,
+            steady_rate=part.steady_rate,
             sessions=part.sessions,
         ),
         targets,
@@ -135,8 +137,9 @@ def _need_of(part: TeamQueue | OtherQueues, service_seconds: float | None, targe
         capped=need.workers if limit is None else min(need.workers, float(limit)),
         limit=limit,
         teams=1 if is_team else part.teams if isinstance(part, OtherQueues) else 0,
-        is_bound_by_sessions=need.is_bound_by_sessions and need.flow >= need.age,
-        is_for_age=need.age > need.flow,
+        is_hurried=need.is_hurried,
+        is_bound_by_sessions=need.is_bound_by_sessions,
+        is_held_by_busy=need.is_held_by_busy,
     )
 
 

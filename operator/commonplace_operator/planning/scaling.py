@@ -19,7 +19,7 @@ STUCK_SECONDS: Final = 300.0
 """How long no further pods are asked for while those that were do not start; then one more step is tried."""
 SHRINK_SECONDS: Final = 60.0
 SHRINK_SHARE: Final = 0.25
-"""At most this part of the workers goes in SHRINK_SECONDS, or one; sooner again where a shorter look back is asked for."""
+"""At most this part of the workers goes in SHRINK_SECONDS, or one."""
 GROWTH: Final = 2
 GROWTH_AT_LEAST: Final = 4
 """One decision at most doubles the workers or adds four."""

@@ -67,21 +67,22 @@ def _formula(figures: QueueByTeam, targets: WorkerTargets) -> str:
         return f"{figures.backlog:,} queued / {BACKLOG_PER_WORKER} for each worker while no job's time is known"
     service_seconds = max(figures.service_seconds, LEAST_SERVICE_SECONDS)
     return (
-        f"({figures.arrival_rate:.1f}/s + {figures.backlog:,} queued / {scaling.drain_seconds:.0f} s)"
+        f"({figures.steady_rate:.1f}/s + {figures.backlog:,} queued / {scaling.drain_seconds:.0f} s)"
         f" x {service_seconds:.2f} s / ({scaling.concurrency} slots x {UTILISATION})"
     )
 
 
 def _why_so_many(figures: QueueByTeam, demand: Demand, targets: WorkerTargets) -> list[str]:
-    """What the plain formula does not show: old jobs, few sessions, Quotas."""
+    """What the plain formula does not show: old jobs, few sessions, taken slots, Quotas."""
     words = []
-    if any(team.is_for_age for team in demand.teams):
-        words.append(
-            f"the oldest waits for {figures.oldest_seconds:.0f} s (target {targets.scaling.age_seconds:.0f} s)"
-        )
+    if any(team.is_hurried for team in demand.teams):
+        target = f"{targets.scaling.age_seconds:.0f} s"
+        words.append(f"faster, for the oldest waits for {figures.oldest_seconds:.0f} s (target {target})")
     if any(team.is_bound_by_sessions for team in demand.teams):
         sessions = sum(part.sessions for part in figures.parts)
         words.append(f"{sessions:,} sessions fill no more slots" if sessions != 1 else "one session fills one slot")
+    if any(team.is_held_by_busy for team in demand.teams):
+        words.append(f"{sum(part.busy_sessions for part in figures.parts):,} sessions keep their slots")
     limited = [team for team in demand.teams if team.is_limited]
     if limited:
         named = ", ".join(f"{team.slug} to {team.limit}" for team in limited[:_NAMED_TEAMS])

@@ -128,7 +128,7 @@ class TeamQueue:
     What waits and runs for one team.
 
     sessions: over how many the backlog is spread. busy_sessions, in_flight: sessions that workers have, and their jobs
-    of this moment. arrival_rate: jobs a second. workers: the limit of its Quotas.
+    of this moment. arrival_rate: jobs a second; steady_rate: without bursts. workers: the limit of its Quotas.
     """
 
     team_id: str
@@ -140,6 +140,7 @@ class TeamQueue:
     busy_sessions: int
     in_flight: int
     arrival_rate: float
+    steady_rate: float
     workers: int | None
 
 
@@ -154,6 +155,7 @@ class OtherQueues:
     busy_sessions: int = 0
     in_flight: int = 0
     arrival_rate: float = 0.0
+    steady_rate: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,11 @@ class QueueByTeam:
     def arrival_rate(self) -> float:
         """Jobs a second over the last minute."""
         return sum(part.arrival_rate for part in self.parts)
+
+    @property
+    def steady_rate(self) -> float:
+        """Jobs a second that are likely to go on."""
+        return sum(part.steady_rate for part in self.parts)
 
     @property
     def oldest_seconds(self) -> float:

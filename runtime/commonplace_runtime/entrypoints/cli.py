@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
@@ -25,7 +25,7 @@ from commonplace_runtime.entrypoints.terminal import (
     read_moment,
     settings_with,
 )
-from commonplace_runtime.observability import serve_metrics
+from commonplace_runtime.observability import Probe, serve_metrics
 from commonplace_runtime.services import tenants
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.pool import STORE_FAULTS, Refused
@@ -86,15 +86,17 @@ def worker() -> None:
     """Turn events into memories until SIGTERM."""
     settings = settings_with("database_url")
     from commonplace_runtime.entrypoints.worker import run_worker
+    from commonplace_runtime.entrypoints.worker_health import WorkerHealth
 
-    _serve_metrics(settings)
-    _run_loop(run_worker(settings))
+    health = WorkerHealth()
+    _serve_metrics(settings, health.probes)
+    _run_loop(run_worker(settings, health=health))
 
 
-def _serve_metrics(settings: Settings) -> None:
+def _serve_metrics(settings: Settings, probes: Mapping[str, Probe] | None = None) -> None:
     host, port = settings.metrics_host, settings.metrics_port
     try:
-        serve_metrics(host, port)
+        serve_metrics(host, port, probes)
     except OSError as error:
         message = f"cannot serve metrics on {host} port {port}: {error.strerror}: set {contract.ENV_METRICS_PORT}"
         raise Conflict(message) from error

@@ -24,6 +24,7 @@ from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.prices import cost_microusd
 from commonplace_runtime.entrypoints import doorbell
+from commonplace_runtime.entrypoints.worker_health import WorkerHealth
 from commonplace_runtime.llm.build import build_generator
 from commonplace_runtime.llm.ports import Generator
 from commonplace_runtime.services.generate import Outcome, Terms, run_group
@@ -106,8 +107,11 @@ class Worker:
             _, late = await asyncio.wait(loops, timeout=self._settings.worker_grace_seconds)
             for loop in late:
                 loop.cancel()
-            if late:
-                await asyncio.wait(late, timeout=CANCEL_SECONDS)
+            _, stuck = await asyncio.wait([*late, *helpers], timeout=CANCEL_SECONDS)
+            if stuck:
+                # A database that hangs holds even a cancelled statement, and Kubernetes would not wait as long.
+                log.warning("connections_dropped", tasks=len(stuck))
+                self._pool.terminate()
 
     async def _claim_loop(self) -> None:
         delay = DATABASE_AWAY_SECONDS
@@ -223,9 +227,11 @@ async def _close(pool: Pool) -> None:
         pool.terminate()
 
 
-async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
+async def run_worker(
+    settings: Settings, *, stop: asyncio.Event | None = None, health: WorkerHealth | None = None
+) -> None:
     """
-    Work until `stop` is set; without one, until SIGTERM or SIGINT.
+    Work until `stop` is set; without one, until SIGTERM or SIGINT. health: told how it goes.
 
     Then running jobs may finish within `worker_grace_seconds`; what is left is handed back. Raises Unavailable when
     Postgres does not answer within `startup_timeout_seconds`, SystemExit(78) when the configuration cannot work.
@@ -233,12 +239,13 @@ async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -
     if stop is None:
         stop = asyncio.Event()
         async with _signals_as(stop):
-            await run_worker(settings, stop=stop)
+            await run_worker(settings, stop=stop, health=health)
         return
     if settings.database_url is None:
         print(f"the configuration is invalid:\n- {contract.ENV_DATABASE_URL}: is needed", file=sys.stderr)
         raise SystemExit(EXIT_MISCONFIGURED)
     generator = build_generator(settings)
+    health = health or WorkerHealth()
     opening = open_pool_patiently(
         settings.database_url.get_secret_value(),
         patience=settings.startup_timeout_seconds,
@@ -247,8 +254,19 @@ async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -
         statement_timeout=settings.database_statement_timeout_seconds,
         application="commonplace-worker",
     )
-    if (pool := await _unless_stopped(stop, opening)) is None:
-        return
+    async with health.beating(stop):
+        if (pool := await _unless_stopped(stop, opening)) is None:
+            return
+        async with health.looking(pool):
+            try:
+                await _wait_for_schema(pool, stop)
+                await _work(pool, generator, settings, stop)
+            finally:
+                await generator.aclose()
+                await _close(pool)
+
+
+async def _work(pool: Pool, generator: Generator, settings: Settings, stop: asyncio.Event) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}"
     terms = Terms(
         slots=CallSlots(settings.worker_concurrency),
@@ -256,11 +274,6 @@ async def run_worker(settings: Settings, *, stop: asyncio.Event | None = None) -
         lease_seconds=settings.worker_lease_seconds,
         price=partial(cost_microusd, prices=settings.prices),
     )
-    try:
-        await _wait_for_schema(pool, stop)
-        log.info("worker_started", worker=name, provider=generator.provider, concurrency=settings.worker_concurrency)
-        await Worker(pool, generator, terms, settings, stop).run()
-    finally:
-        await generator.aclose()
-        await _close(pool)
+    log.info("worker_started", worker=name, provider=generator.provider, concurrency=settings.worker_concurrency)
+    await Worker(pool, generator, terms, settings, stop).run()
     log.info("worker_stopped", worker=name)

@@ -48,9 +48,10 @@ async def watch_queue(pool: Pool, settings: Settings) -> None:
                 backlog=int(stats["backlog"]),
                 oldest_seconds=stats["oldestSeconds"],
                 in_flight=int(stats["inFlight"]),
-                workers=int(stats["workers"]),
+                busy_sessions=int(stats["busySessions"]),
                 service_seconds=stats["serviceSeconds"],
                 arrival_rate=stats["arrivalRate"],
+                steady_rate=stats["steadyRate"],
                 sessions=int(stats["sessions"]),
             )
             QUEUE.show(settings.runtime_name, queue, desired_workers(queue, targets))

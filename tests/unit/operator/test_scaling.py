@@ -35,7 +35,8 @@ def team(slug: str = "shop", **figures: Any) -> TeamQueue:
         "oldest_seconds": 0.0,
         "busy_sessions": 0,
         "in_flight": 0,
-        "arrival_rate": 0.0,
+        "arrival_rate": figures.get("steady_rate", 0.0),
+        "steady_rate": 0.0,
         "workers": None,
     }
     return TeamQueue(team_id=slug, slug=slug, owner_uid=None, **(idle | figures))
@@ -85,19 +86,16 @@ def play(
 @pytest.mark.parametrize(
     ("figures", "workers"),
     [
-        pytest.param(queue(team(arrival_rate=20.0)), 3, id="steady arrivals"),
-        pytest.param(queue(team(arrival_rate=20.0, backlog=600)), 4, id="arrivals and drain add up"),
+        pytest.param(queue(team(steady_rate=20.0)), 3, id="steady arrivals"),
+        pytest.param(queue(team(steady_rate=20.0, backlog=600)), 4, id="arrivals and drain add up"),
         pytest.param(queue(team(backlog=3000, sessions=4)), 1, id="four sessions fill four slots"),
         pytest.param(queue(team(backlog=1)), 1, id="one job, one worker"),
         pytest.param(queue(team(in_flight=1, busy_sessions=1)), 1, id="a running job keeps its worker"),
         pytest.param(queue(team(backlog=250), service=None), 3, id="no job's time is known"),
+        pytest.param(queue(team(backlog=1500, oldest_seconds=90)), 6, id="too old: twice as fast"),
+        pytest.param(queue(team(backlog=900, sessions=1, oldest_seconds=90)), 1, id="too old, but one session only"),
         pytest.param(
-            queue(team(backlog=100, oldest_seconds=90, busy_sessions=24)), 6, id="too old: twice the workers it has"
-        ),
-        pytest.param(
-            queue(team(backlog=900, sessions=1, oldest_seconds=90, busy_sessions=24, in_flight=700)),
-            4,
-            id="too old, but one session only",
+            queue(team(in_flight=20, busy_sessions=20), service=600.0), 3, id="long jobs keep the slots that they have"
         ),
         pytest.param(
             queue(*(team(f"t{n}", backlog=40) for n in range(10))), 1, id="ten teams share what is left of a worker"
@@ -228,7 +226,7 @@ def test_limits_hold_at_once() -> None:
     ("figures", "replicas", "sentence"),
     [
         pytest.param(
-            queue(team(arrival_rate=5.0, backlog=1240)),
+            queue(team(steady_rate=5.0, backlog=1240)),
             4,
             "4 workers: (5.0/s + 1,240 queued / 60 s) x 0.80 s / (8 slots x 0.85) = 3.02",
             id="the formula",
@@ -269,7 +267,7 @@ teams = st.lists(
         oldest_seconds=st.floats(0, 1e5),
         busy_sessions=st.integers(0, 10**4),
         in_flight=st.integers(0, 10**5),
-        arrival_rate=st.floats(0, 1e4),
+        steady_rate=st.floats(0, 1e4),
         workers=st.none() | st.integers(0, 50),
     ),
     max_size=6,
@@ -278,7 +276,7 @@ queues = st.builds(
     lambda teams, service, others: queue(*teams, service=service, others=others),
     teams,
     st.none() | st.floats(0, 600),
-    st.builds(OtherQueues, teams=st.integers(1, 5), backlog=counts, sessions=counts, arrival_rate=st.floats(0, 1e3))
+    st.builds(OtherQueues, teams=st.integers(1, 5), backlog=counts, sessions=counts, steady_rate=st.floats(0, 1e3))
     | st.just(OtherQueues()),
 )
 limits = st.tuples(st.integers(0, 20), st.integers(1, 60)).filter(lambda pair: pair[0] <= pair[1])

@@ -148,7 +148,15 @@ async def test_the_queue_is_shown_and_never_an_old_one(http: httpx2.AsyncClient)
     assert "commonplace_queue_service_seconds" not in shown, "nobody has measured one yet"
     now = 100.0
     gauges = QueueGauges(lambda: now)
-    queue = QueueFigures(backlog=3, oldest_seconds=1.5, in_flight=1, workers=1, service_seconds=0.5, arrival_rate=0.1)
+    queue = QueueFigures(
+        backlog=3,
+        oldest_seconds=1.5,
+        in_flight=1,
+        busy_sessions=1,
+        service_seconds=0.5,
+        arrival_rate=0.1,
+        steady_rate=0.1,
+    )
     gauges.show("mine", queue, 2)
     samples = [metric.samples[0] for metric in gauges.collect()]
     assert [sample.value for sample in samples] == [3, 1.5, 1, 0.5, 0.1, 2]

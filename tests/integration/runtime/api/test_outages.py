@@ -132,6 +132,15 @@ async def test_the_api_waits_for_postgres_at_start_and_ends_cleanly_on_sigterm(
             await program.wait()
 
 
+async def takes_connections(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
+
+
 async def test_a_request_in_flight_is_answered_before_the_api_ends(own_postgres: EmbeddedPostgres) -> None:
     key = await make_own_key(own_postgres)
     program = await asyncio.create_subprocess_exec(
@@ -153,6 +162,10 @@ async def test_a_request_in_flight_is_answered_before_the_api_ends(own_postgres:
                 while (job_id := await admin.fetchval("SELECT id FROM commonplace.jobs")) is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             program.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(10):
+                while await takes_connections(port):  # noqa: ASYNC110 - another process closes it
+                    await asyncio.sleep(0.01)
+            assert not waiting.done()
             await admin.execute("UPDATE commonplace.jobs SET status = 'completed', completed_at = now()")
             await admin.execute("SELECT pg_notify('commonplace_jobs', $1::text)", str(job_id))
             async with asyncio.timeout(20):

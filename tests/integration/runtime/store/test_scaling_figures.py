@@ -1,6 +1,7 @@
 """What the operator is told of the queue, team by team: whose it is, what is left out, and what it costs to ask."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -77,10 +78,50 @@ async def test_the_sum_over_teams_is_what_the_runtime_exports(
 
     seen, exported = await look(operator_pool), await queue.queue_stats(runtime_pool)
 
-    for name in ("backlog", "sessions", "inFlight"):
+    for name in ("backlog", "sessions", "busySessions", "inFlight"):
         assert sum(team[name] for team in seen["teams"]) == exported[name], name
     assert sum(team["arrivalRate"] for team in seen["teams"]) == pytest.approx(exported["arrivalRate"])
     assert (seen["workers"], seen["serviceSeconds"]) == ({"a": 1, "b": 2}, exported["serviceSeconds"])
+
+
+async def put_arrivals(pool: Pool, tenant: Tenant, ages: Sequence[float]) -> None:
+    """Jobs that came so many seconds ago, each of a session that waits for later."""
+    await pool.execute(
+        """
+        WITH place AS (
+            INSERT INTO commonplace.job_groups (team_id, project_id, session_key) SELECT $1, $2, 'c:' || n
+            FROM generate_series(1, cardinality($3::float8[])) n)
+        INSERT INTO commonplace.jobs (id, team_id, project_id, session_key, source_type, source_id, job_type, actor)
+        SELECT overlay(gen_random_uuid()::text PLACING
+                left(commonplace.first_id_of(now() - make_interval(secs => age))::text, 13) FROM 1)::uuid,
+            $1, $2, 'c:' || n, 'session_summary', gen_random_uuid(), 's', 'a'
+        FROM unnest($3::float8[]) WITH ORDINALITY AS came (age, n)
+        """,
+        tenant.team_id,
+        tenant.project_id,
+        list(ages),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ages", "steady"),
+    [
+        pytest.param([1.0 + 2 * n for n in range(29)], 0.5, id="one every other second"),
+        pytest.param([3.0] * 300, 0.0, id="a burst"),
+        pytest.param([3.0] * 300 + [1.0 + 2 * n for n in range(29)], 0.5, id="a burst on top of the steady"),
+        pytest.param([61.0] * 9, 0.0, id="longer ago"),
+        pytest.param([], 0.0, id="none"),
+    ],
+)
+async def test_a_burst_does_not_move_the_steady_rate(
+    admin_pool: Pool, runtime_pool: Pool, operator_pool: Pool, ages: list[float], steady: float
+) -> None:
+    tenant = await make_tenant(admin_pool)
+    await put_arrivals(admin_pool, tenant, ages)
+    exported, seen = await queue.queue_stats(runtime_pool), await look(operator_pool)
+    assert exported["steadyRate"] == pytest.approx(steady, abs=0.06)
+    assert sum(team["steadyRate"] for team in seen["teams"]) == pytest.approx(steady, abs=0.06)
+    assert exported["arrivalRate"] == pytest.approx(sum(age < 60 for age in ages) / 60, abs=0.02)
 
 
 async def test_an_older_term_is_told_nothing(operator_pool: Pool) -> None:

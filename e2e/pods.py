@@ -1,0 +1,54 @@
+"""A cluster that runs pods, with the images of operator and runtime in it."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from e2e.images import ensure_images
+from e2e.report import CheckFailed, Report
+from e2e.site import PodCluster, Site
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine is there for kind."""
+    program = shutil.which("docker")
+    if program is None:
+        return False
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run([program, "info"], capture_output=True, timeout=20, check=False).returncode == 0
+    return False
+
+
+def open_site(stack: ExitStack, report: Report, kind: str) -> Site:
+    """A cluster of that kind with our images in it, gone with `stack`. Raises CheckFailed, ClusterError."""
+    with report.step("build the images of operator and runtime"):
+        archives = ensure_images(report.say)
+    with report.step(f"start a cluster ({kind})"):
+        cluster = start_cluster(stack, report, kind)
+    with report.step("load the images"):
+        for archive in archives:
+            cluster.load(archive)
+    return Site(cluster=cluster, helm=helm_program(), report=report)
+
+
+def start_cluster(stack: ExitStack, report: Report, kind: str) -> PodCluster:
+    """A cluster that runs pods, gone with `stack`."""
+    if kind == "kind":
+        from e2e.cluster.kind import Kind
+
+        return stack.enter_context(Kind.start(report=report.say))
+    from e2e.cluster.node import Node
+
+    return stack.enter_context(Node.start(report=report.say))
+
+
+def helm_program() -> Path:
+    """Helm out of the virtual environment, else from the PATH. Raises CheckFailed without one."""
+    beside = Path(sys.executable).with_name("helm")
+    found = str(beside) if beside.exists() else shutil.which("helm")
+    if found is None:
+        raise CheckFailed("helm is missing: make setup installs it")
+    return Path(found)
