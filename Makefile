@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup cluster lint format test test-without-cluster charts unit demo chaos
+.PHONY: help setup cluster lint format test test-without-cluster charts images e2e unit demo chaos
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ format: $(STAMP) ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: ## Run the whole chain on a real Kubernetes API (KEEP=1 stays up, CLUSTER=current uses KUBECONFIG)
+demo: ## Run the whole chain on a real Kubernetes API (KEEP=1 stays up; CLUSTER=node or kind runs pods, current uses KUBECONFIG)
 	@$(MAKE) --no-print-directory --jobs=2 $(STAMP) $(if $(filter current,$(CLUSTER)),,cluster)
 	@CLUSTER="$(CLUSTER)" KEEP="$(KEEP)" $(BIN)/python -m e2e.demo
 
@@ -54,6 +54,12 @@ test-without-cluster: lint
 
 charts: $(STAMP) cluster ## Check the Helm charts against a real API server (part of make test)
 	$(BIN)/pytest tests/charts
+
+images: $(STAMP) ## Build the images of operator and runtime without a Docker engine (root, debootstrap)
+	$(BIN)/python -m e2e.images
+
+e2e: $(STAMP) cluster ## Tell the stories on a real cluster with pods (CLUSTER=node|kind, STORIES=install,burst, KEEP=1)
+	@CLUSTER="$(CLUSTER)" STORIES="$(STORIES)" KEEP="$(KEEP)" $(BIN)/python -m e2e.run
 
 CHAOS ?= 10
 

@@ -65,8 +65,9 @@ class Site:
         return f"http://{self.cluster.address}:{NODE_PORT}"
 
     def kubectl(self, *words: str, stdin: str | None = None, namespace: str = TENANT, seconds: float = 120) -> str:
-        """Output of kubectl. Raises CheckFailed with its error."""
-        command = [str(self.cluster.kubectl), "--namespace", namespace, *words]
+        """Output of kubectl; namespace "": as the manifests say. Raises CheckFailed with its error."""
+        within = ["--namespace", namespace] if namespace else []
+        command = [str(self.cluster.kubectl), *within, *words]
         return self._run(command, stdin=stdin, seconds=seconds)
 
     def helm_do(self, *words: str, seconds: float = 240) -> str:

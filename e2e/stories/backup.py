@@ -13,11 +13,10 @@ DUMPED: Final = "backup: a dump of the embedded database"
 RESTORED: Final = "backup: after the volume is lost, a restore brings memories and keys back"
 ROWS: Final = (DUMPED, RESTORED)
 
-_DUMP: Final = 'PGPASSWORD="$COMMONPLACE_EMBEDDED_PASSWORD" pg_dump --host 127.0.0.1 --username postgres --format custom commonplace'
-_RESTORE: Final = (
-    'PGPASSWORD="$COMMONPLACE_EMBEDDED_PASSWORD" pg_restore --host 127.0.0.1 --username postgres --dbname commonplace '
-    "--clean --if-exists --single-transaction"
-)
+_AS_OWNER: Final = 'PGPASSWORD="$COMMONPLACE_EMBEDDED_PASSWORD"'
+_LOGIN: Final = "--host 127.0.0.1 --username postgres --dbname commonplace"
+_DUMP: Final = f"{_AS_OWNER} pg_dump {_LOGIN} --format custom"
+_RESTORE: Final = f"{_AS_OWNER} pg_restore {_LOGIN} --clean --if-exists --single-transaction"
 
 
 def tell(site: Site) -> None:

@@ -55,7 +55,7 @@ def _run_monitoring(site: Site) -> None:
     for archive in (prometheus_image_tar(site.report.say), prometheus_adapter_image_tar(site.report.say)):
         site.cluster.load(archive)
     site.kubectl("create", "namespace", MONITORING)
-    site.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(_manifests()), namespace=MONITORING)
+    site.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(_manifests()), namespace="")
     for name in ("prometheus", "prometheus-adapter"):
         site.kubectl("rollout", "status", f"deployment/{name}", "--timeout=120s", namespace=MONITORING)
     site.wait("apiservice/v1beta1.external.metrics.k8s.io", "condition=Available", seconds=90)

@@ -186,8 +186,8 @@ class MigrationReport:
         return text if len(text) <= REPORT_BYTES else self._encoded(message[: _MESSAGE_CHARACTERS // 4], lines, 0)
 
     def _encoded(self, message: str, lines: list[str], kept: int) -> str:
-        shown = lines if kept == len(lines) else [*lines[:kept], _MORE]
-        return json.dumps(asdict(self) | {"message": message, "sql": "\n".join(shown)})
+        sql = self.sql if kept == len(lines) else "\n".join([*lines[:kept], _MORE])
+        return json.dumps(asdict(self) | {"message": message, "sql": sql})
 
     @classmethod
     def from_json(cls, text: str) -> "MigrationReport | None":

@@ -32,7 +32,14 @@ def promtool(*arguments: str | Path) -> None:
 
 def queue() -> QueueGauges:
     figures = QueueFigures(
-        backlog=1, oldest_seconds=2.0, in_flight=3, workers=1, service_seconds=0.5, arrival_rate=0.1, sessions=1
+        backlog=1,
+        oldest_seconds=2.0,
+        in_flight=3,
+        service_seconds=0.5,
+        arrival_rate=0.1,
+        steady_rate=0.1,
+        sessions=1,
+        busy_sessions=1,
     )
     gauges = QueueGauges()
     gauges.show("memory.main", figures, 4)

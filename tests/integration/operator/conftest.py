@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from e2e.cluster.api import ApiClient
 from e2e.cluster.control_plane import ControlPlane
 from tests.conftest import Database
 from tests.integration.operator.harness import PLURALS, OperatorProcess, World, operator_environment
+from tests.integration.operator.kubelet import OWNER, ManagedWorld, PasswordServer
 
 
 @pytest.fixture(scope="session")
@@ -35,20 +38,87 @@ def operator(
     assert process.stop() == 0, process.log
 
 
+def release_all(api: ApiClient, namespace: str) -> None:
+    """Whatever a test left behind must not keep its namespace, nor another test's operator busy."""
+    for kind in ("ApiKey", "Quota", "MemoryTeam", "MemoryRuntime"):
+        path = f"/apis/commonplace.dev/v1alpha1/namespaces/{namespace}/{PLURALS[kind]}"
+        _, answer = api.request("GET", path)
+        for item in answer["items"]:
+            own = f"{path}/{item['metadata']['name']}"
+            api.request("PATCH", own, {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json")
+            api.request("DELETE", own)
+
+
 @pytest.fixture
 async def world(control_plane: ControlPlane, namespace: str, database: Database) -> AsyncIterator[World]:
     sql = await asyncpg.create_pool(database.superuser_url, min_size=1, max_size=4)
     with control_plane.api() as api:
         yield World(api=api, namespace=namespace, database=database, sql=sql)
-        for kind in ("ApiKey", "Quota", "MemoryTeam", "MemoryRuntime"):
-            _, answer = api.request("GET", f"/apis/commonplace.dev/v1alpha1/namespaces/{namespace}/{PLURALS[kind]}")
-            for item in answer["items"]:
-                path = (
-                    f"/apis/commonplace.dev/v1alpha1/namespaces/{namespace}/{PLURALS[kind]}/{item['metadata']['name']}"
-                )
-                # Whatever a test left behind must not keep its namespace, nor another test's operator busy.
-                api.request(
-                    "PATCH", path, {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json"
-                )
-                api.request("DELETE", path)
+        release_all(api, namespace)
     await sql.close()
+
+
+@pytest.fixture(scope="session")
+async def password_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PasswordServer]:
+    folder = tmp_path_factory.mktemp("password-server")
+    # The server runs as another user where the tests are root.
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)
+    async with PasswordServer.started(folder) as server:
+        yield server
+
+
+@pytest.fixture
+async def empty_world(
+    control_plane: ControlPlane,
+    namespace: str,
+    operator_namespace: str,
+    password_server: PasswordServer,
+    tmp_path: Path,
+) -> AsyncIterator[ManagedWorld]:
+    """A namespace and an empty database of an owner who may create roles; no operator yet."""
+    name = f"managed_{namespace.replace('-', '_')}"
+    async with password_server.superuser() as connection:
+        await connection.execute(f"CREATE DATABASE {name} OWNER {OWNER}")
+    database = Database(
+        name=name,
+        superuser_url=password_server.socket_url(name),
+        admin_url="",
+        runtime_url="",
+        operator_url="",
+    )
+    sql = await asyncpg.create_pool(database.superuser_url, min_size=1, max_size=2)
+    with control_plane.api() as api:
+        world = ManagedWorld(
+            api=api,
+            namespace=namespace,
+            database=database,
+            sql=sql,
+            owner_uri=password_server.url(name),
+            folder=tmp_path,
+        )
+
+        def begin(**settings: str) -> OperatorProcess:
+            environment = operator_environment(
+                control_plane, operator_namespace, WATCH_NAMESPACES=namespace, **settings
+            )
+            log = tmp_path / f"operator-{len(world.operators)}"
+            process = OperatorProcess(environment, log, ("-m", "commonplace_operator"))
+            world.operators.append(process)
+            return process
+
+        world.begin = begin
+        yield world
+        for process in world.operators:
+            assert process.stop() == 0, process.log
+        release_all(api, namespace)
+    await sql.close()
+    async with password_server.superuser() as connection:
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def managed_world(empty_world: ManagedWorld) -> ManagedWorld:
+    """The same with an operator that looks again every ten seconds."""
+    empty_world.begin(RESYNC_SECONDS="10")
+    return empty_world

@@ -81,13 +81,14 @@ def test_a_tree_keeps_links_and_modes_and_is_sorted(tmp_path: Path, program: Pat
     source = tmp_path / "tree"
     (source / "b").mkdir(parents=True)
     (source / "b" / "file").write_text("b")
-    (source / "a").write_text("a")
+    for name in ("d", "a", "c"):
+        (source / name).write_text(name)
     (source / "to-b").symlink_to("b")
     (source / "a").chmod(0o640)
     out = tmp_path / "image.tar"
     write_image(out, tags=["localhost/a:1"], layers=[Layer.of(Tree(source, "opt"))])
     found = members(out)
-    assert list(found) == ["opt", "opt/to-b", "opt/a", "opt/b", "opt/b/file"]
+    assert list(found) == ["opt", "opt/to-b", "opt/a", "opt/c", "opt/d", "opt/b", "opt/b/file"]
     assert found["opt/to-b"].issym()
     assert found["opt/a"].mode == 0o640
 
