@@ -15,6 +15,7 @@ from commonplace_operator.resources.objects import MemoryRuntime
 METRIC: Final = "commonplace_queue_desired_workers"
 LONGEST_WINDOW: Final = 3600
 """What the API server allows for a stabilisation, in seconds."""
+SHRINK_SECONDS: Final = 60
 POLLING_SECONDS: Final = 15
 SHRINK_SECONDS: Final = 60
 FAILURES: Final = 3

@@ -174,6 +174,13 @@ def test_down_waits_for_a_whole_window_and_then_goes_a_quarter_a_minute() -> Non
     assert changes == [(305, 5), (365, 4), (425, 3), (485, 2), (545, 1)]
 
 
+def test_who_looks_back_for_less_than_a_minute_shrinks_as_quickly() -> None:
+    quick = replace(TARGETS, stabilization_seconds=20)
+    told = play(queue(team(backlog=1)), seconds=60, replicas=4, targets=quick)
+    pairs = zip(told[1:], told, strict=False)
+    assert [(at, d.replicas) for (at, d), (_, before) in pairs if d.replicas != before.replicas] == [(20, 2), (40, 1)]
+
+
 def test_a_need_within_the_window_keeps_the_number() -> None:
     busy = after(BUSY, replicas=6)
     told = after(IDLE, replicas=10, history=busy.history, now=100)

@@ -238,6 +238,12 @@ def test_the_hpa_says_what_the_operator_would_do() -> None:
     }
 
 
+def test_the_hpa_shrinks_as_quickly_as_it_looks_back() -> None:
+    quick = runtime(management="Managed", workers={"autoscaling": {"mode": "HPA", "scaleDownStabilizationSeconds": 0}})
+    down = worker_hpa(quick)["spec"]["behavior"]["scaleDown"]
+    assert (down["stabilizationWindowSeconds"], {p["periodSeconds"] for p in down["policies"]}) == (0, {1})
+
+
 @pytest.mark.parametrize(("to_zero", "least"), [(True, 0), (False, 1)])
 def test_an_hpa_goes_to_zero_only_where_the_cluster_takes_it(to_zero: bool, least: int) -> None:
     idle = runtime(management="Managed", workers={"autoscaling": {"mode": "HPA", "minReplicas": 0}})
