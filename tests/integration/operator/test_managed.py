@@ -316,7 +316,7 @@ async def test_the_api_server_takes_every_golden_manifest(empty_world: ManagedWo
     for manifest in children(example):
         if manifest["kind"] == "ServiceMonitor":
             continue
-        body = dict(manifest) | {"metadata": manifest["metadata"] | {"namespace": world.namespace}}
+        body = {**manifest, "metadata": manifest["metadata"] | {"namespace": world.namespace}}
         path = world.path(manifest["kind"], manifest["metadata"]["name"])
         query = "?dryRun=All&fieldManager=commonplace-operator&force=true&fieldValidation=Strict"
         status, answer = world.api.request("PATCH", path + query, body, content_type="application/apply-patch+yaml")
