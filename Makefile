@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup cluster lint format test test-without-cluster charts unit demo chaos
+.PHONY: help setup cluster images lint format test test-without-cluster charts unit demo chaos
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 cluster: ## Build the Kubernetes control plane from source (once, 5 to 10 minutes)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with venv is needed"; exit 1; }
 	@$(PYTHON) -m e2e.cluster build
+
+images: $(STAMP) ## Build the images of operator and runtime without Docker (root; minutes the first time)
+	@$(BIN)/python -m e2e.images
 
 lint: $(STAMP) ## Check style, types and the import contracts
 	$(BIN)/ruff check .
