@@ -218,7 +218,8 @@ class ManagedWorld(World):
         def look() -> dict[str, Any] | None:
             self.serve(*(components or ("api", "worker")))
             body = self.get("MemoryRuntime", name) or {}
-            ready = self.condition("MemoryRuntime", name)
+            conditions = {condition["type"]: condition for condition in body.get("status", {}).get("conditions", [])}
+            ready = conditions.get("Ready", {})
             is_new = ready.get("observedGeneration") == body["metadata"]["generation"]
             return body if is_new and ready["status"] == "True" else None
 
