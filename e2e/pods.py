@@ -13,7 +13,6 @@ from e2e.images import ensure_images
 from e2e.report import CheckFailed, Report
 from e2e.site import PodCluster, Site
 
-
 PACKAGES: Final = {
     "debootstrap": "debootstrap",
     "runc": "runc",
