@@ -87,31 +87,28 @@ def build_requirements(project: Path) -> Sequence[str]:
 
 def base_checksum() -> str:
     """Of everything that decides the Debian root."""
-    return checksum([SUITE, PACKAGES, TRIMMED, USER_ID, 3])
+    return checksum([_builder("base.py"), SUITE, PACKAGES, TRIMMED, USER_ID])
 
 
 def dependencies_checksum(recipe: Recipe, repository: Path = REPOSITORY) -> str:
     """Of everything that decides the layer of dependencies."""
     wanted = requirements(repository / "pyproject.toml", recipe.extras)
     pinned = (repository / "constraints.txt").read_text()
-    return checksum([wanted, pinned, SITE, UNUSED, PYTHON_FULL, 2])
+    contents = [SITE, UNUSED, PYTHON_FULL, POSTGRES_PROGRAMS, ON_PATH]
+    return checksum([_builder("environment.py"), wanted, pinned, contents])
 
 
 def image_checksum(recipe: Recipe, repository: Path = REPOSITORY) -> str:
     """Of everything that decides the image, our own code included."""
     files = [repository / "pyproject.toml", *_sources(repository)]
     code = {str(file.relative_to(repository)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    return checksum(
-        [
-            base_checksum(),
-            dependencies_checksum(recipe, repository),
-            code,
-            recipe.tag,
-            recipe.title,
-            recipe.entrypoint,
-            2,
-        ]
-    )
+    layers = [base_checksum(), dependencies_checksum(recipe, repository)]
+    return checksum([_builder("__init__.py"), layers, code, recipe.tag, recipe.title, recipe.entrypoint, ENVIRONMENT])
+
+
+def _builder(module: str) -> str:
+    """The text of what builds a layer: a number that somebody must remember to raise is forgotten once."""
+    return (Path(__file__).parent / module).read_text()
 
 
 def _sources(repository: Path) -> Sequence[Path]:

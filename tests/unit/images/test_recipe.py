@@ -2,11 +2,15 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from commonplace_runtime import contract
+from e2e.cluster.cache import ClusterError
+from e2e.images import recipe as recipe_module
+from e2e.images.base import ensure_base
 from e2e.images.recipe import (
     ENVIRONMENT,
     HOME,
@@ -16,10 +20,16 @@ from e2e.images.recipe import (
     RUNTIME,
     USER_ID,
     Recipe,
+    base_checksum,
     dependencies_checksum,
     image_checksum,
     requirements,
 )
+
+
+def _dependencies() -> str:
+    return dependencies_checksum(RUNTIME)
+
 
 BOTH = pytest.mark.parametrize("recipe", [OPERATOR, RUNTIME], ids=lambda recipe: recipe.name)
 
@@ -48,6 +58,27 @@ def test_another_pin_makes_other_dependencies(copy: Path) -> None:
     before = dependencies_checksum(RUNTIME, copy)
     append(copy / "constraints.txt", "zzz==1\n")
     assert dependencies_checksum(RUNTIME, copy) != before
+
+
+@pytest.mark.parametrize("name", ["ON_PATH", "UNUSED", "POSTGRES_PROGRAMS", "PYTHON_FULL"])
+def test_whatever_is_put_into_the_dependencies_decides_their_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dependencies_checksum(RUNTIME), image_checksum(RUNTIME)
+    monkeypatch.setattr(recipe_module, name, "another")
+    after = dependencies_checksum(RUNTIME), image_checksum(RUNTIME)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize(("module", "checksum"), [("base.py", base_checksum), ("environment.py", _dependencies)])
+def test_another_way_to_build_a_layer_makes_another_layer(
+    module: str, checksum: Callable[[], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for file in (REPOSITORY / "e2e" / "images").glob("*.py"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(recipe_module, "__file__", str(tmp_path / "recipe.py"))
+    before = checksum()
+    append(tmp_path / module, "# changed\n")
+    assert checksum() != before
 
 
 def test_what_python_leaves_beside_the_code_changes_nothing(copy: Path) -> None:
@@ -90,3 +121,19 @@ def test_the_base_is_an_argument_and_names_no_host(recipe: Recipe) -> None:
     (base,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
     assert "/" not in base
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}
+
+
+def test_who_is_not_root_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(ClusterError, match="need root") as refused:
+        ensure_base(lambda line: None)
+    assert "docs/howto/images.md" in str(refused.value)
+
+
+def test_without_debootstrap_its_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match="apt-get install --no-install-recommends debootstrap"):
+        ensure_base(lambda line: None)
