@@ -17,7 +17,6 @@ LONGEST_WINDOW: Final = 3600
 """What the API server allows for a stabilisation, in seconds."""
 SHRINK_SECONDS: Final = 60
 POLLING_SECONDS: Final = 15
-SHRINK_SECONDS: Final = 60
 FAILURES: Final = 3
 
 

@@ -87,7 +87,7 @@ async def _scale(context: Context, key: Key) -> Result:
         return Result(requeue_after=wait)
     state = await _look_and_write(context, runtime, memory, _Workers.parse(body), now)
     memory.looked_at, memory.generation = now, runtime.generation
-    if show(memory, state, now=now):
+    if show(memory, state, runtime, now=now):
         context.enqueue(key)
     return Result(requeue_after=pause)
 
@@ -155,7 +155,7 @@ async def _look_and_write(
         mode=mode,
         replicas=replicas,
         decision=decision,
-        queue=_sample(figures) or (memory.shown.queue if memory.shown else None),
+        queue=_sample(figures) or (memory.last.queue if memory.last else None),
         unseen=unseen,
         rival=memory.rival,
         forbidden=forbidden,
