@@ -25,6 +25,9 @@ cluster: ## Build the Kubernetes control plane from source (once, 5 to 10 minute
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with venv is needed"; exit 1; }
 	@$(PYTHON) -m e2e.cluster build
 
+images: $(STAMP) ## Build the images of operator and runtime without Docker (root; minutes the first time)
+	@$(BIN)/python -m e2e.images
+
 lint: $(STAMP) ## Check style, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,9 +57,6 @@ test-without-cluster: lint
 
 charts: $(STAMP) cluster ## Check the Helm charts against a real API server (part of make test)
 	$(BIN)/pytest tests/charts
-
-images: $(STAMP) ## Build the images of operator and runtime without a Docker engine (root, debootstrap)
-	$(BIN)/python -m e2e.images
 
 e2e: $(STAMP) cluster ## Tell the stories on a real cluster with pods (CLUSTER=node|kind, STORIES=install,burst, KEEP=1)
 	@CLUSTER="$(CLUSTER)" STORIES="$(STORIES)" KEEP="$(KEEP)" $(BIN)/python -m e2e.run

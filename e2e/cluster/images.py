@@ -87,6 +87,12 @@ class Layer:
         return cls(entries=entries)
 
 
+def write_layer(out: Path, *entries: Entry) -> None:
+    """Write the tar of a layer, for `Layer.from_tar`; `out` is replaced in one step."""
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as directory:
+        _layer_tar(Layer.of(*entries), Path(directory, "layer.tar")).replace(out)
+
+
 def write_image(
     out: Path,
     *,

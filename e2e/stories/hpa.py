@@ -14,7 +14,7 @@ from e2e.cluster.node_images import (
 )
 from e2e.report import CheckFailed
 from e2e.site import REPOSITORY, TENANT, Site
-from e2e.stories.burst import SCALING, run_burst
+from e2e.stories.burst import PROVIDER, SCALING, run_burst, use_fake_provider
 
 RULES: Final = REPOSITORY / "deploy" / "prometheus" / "adapter-rules.yaml"
 MONITORING: Final = "monitoring"
@@ -35,6 +35,8 @@ def tell(site: Site) -> None:
         _run_monitoring(site)
         row.seen = _metric(site)
     with report.step("the same burst in mode HPA"):
+        if site.get("configmap", PROVIDER) is None:
+            use_fake_provider(site)
         run_burst(site, {**SCALING, "mode": "HPA"}, peak=PEAK, drained=DRAINED, back=BACK, while_scaled=_check_owner)
 
 

@@ -93,6 +93,8 @@ capabilities:
   "DATABASE_STATEMENT_TIMEOUT_SECONDS" .Values.settings.databaseStatementTimeoutSeconds
   "QUOTA_REFRESH_SECONDS" .Values.settings.quotaRefreshSeconds
   "RESYNC_SECONDS" .Values.settings.resyncSeconds
+  "SCALING_SECONDS" .Values.settings.scalingSeconds
+  "SCALING_WORKERS" .Values.settings.scalingWorkers
   "SHUTDOWN_SECONDS" .Values.settings.shutdownSeconds
 -}}
 {{- range $name, $value := $settings }}

@@ -1,5 +1,6 @@
 """What the children of a managed MemoryRuntime are built from, and what they are called."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +18,8 @@ REDIS: Final = "redis"
 
 POSTGRES_PORT: Final = 5432
 REDIS_PORT: Final = 6379
+
+_LABEL_CHARACTERS: Final = 63
 
 OWNER_URI: Final = "owner-uri"
 RUNTIME_URI: Final = "runtime-uri"
@@ -131,5 +134,8 @@ def endpoint_of(runtime: MemoryRuntime) -> str:
 
 
 def runtime_label(runtime: MemoryRuntime) -> str:
-    """What the queue's metrics call this installation."""
-    return f"{runtime.namespace}.{runtime.name}"
+    """What the queue's metrics call this installation: `<namespace>.<name>`, shortened to what a label may hold."""
+    label = f"{runtime.namespace}.{runtime.name}"
+    if len(label) <= _LABEL_CHARACTERS:
+        return label
+    return f"{label[:52].rstrip('.-')}-{hashlib.sha256(label.encode()).hexdigest()[:10]}"

@@ -117,20 +117,18 @@ class ManagedWorld(World):
             {"database": {"ownerSecretRef": {"name": f"{name}-owner"}}, "api": {"replicas": 1}} | spec,
         )
 
-    async def job(self, *, other_than: str = "", runtime: str = "main") -> dict[str, Any]:
+    def running_job(self, *, runtime: str = "main", other_than: str = "") -> dict[str, Any] | None:
+        """A migration Job that has not ended. other_than: fingerprint of a migration that is not meant."""
+        for job in self.find("Job", runtime=runtime):
+            is_other = job["metadata"]["labels"][names.LABEL_MIGRATION] != other_than
+            if is_other and not job.get("status", {}).get("conditions"):
+                return job
+        return None
+
+    async def job(self, runtime: str = "main") -> dict[str, Any]:
         """Wait for a migration Job that has not ended."""
-
-        def look() -> dict[str, Any] | None:
-            return next(
-                (
-                    job
-                    for job in self.find("Job", runtime=runtime)
-                    if job["metadata"]["name"] != other_than and not job.get("status", {}).get("conditions")
-                ),
-                None,
-            )
-
-        return dict(await until(look, f"a running migration Job; now {self.condition('MemoryRuntime', runtime)}"))
+        look = f"a running migration Job; now {self.condition('MemoryRuntime', runtime)}"
+        return dict(await until(lambda: self.running_job(runtime=runtime), look))
 
     def environment_of(self, container: Mapping[str, Any]) -> dict[str, str]:
         """What the kubelet would give the container: values, and keys of Secrets."""
@@ -220,7 +218,8 @@ class ManagedWorld(World):
         def look() -> dict[str, Any] | None:
             self.serve(*(components or ("api", "worker")))
             body = self.get("MemoryRuntime", name) or {}
-            ready = self.condition("MemoryRuntime", name)
+            conditions = {condition["type"]: condition for condition in body.get("status", {}).get("conditions", [])}
+            ready = conditions.get("Ready", {})
             is_new = ready.get("observedGeneration") == body["metadata"]["generation"]
             return body if is_new and ready["status"] == "True" else None
 

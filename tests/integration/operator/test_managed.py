@@ -96,7 +96,8 @@ async def test_nothing_is_written_where_nothing_changed(managed_world: ManagedWo
     await until(lambda: "operator_started" in process.log.rpartition("operator_stopping")[2], "the restart")
     await until(lambda: figures.passes() >= 1, "a pass of the new process")
     await passes_again()
-    assert figures.count() == 0
+    # The new process has seen the queue for the first time, and the status says when.
+    assert figures.count() == figures.figure("commonplace_operator_writes_total", 'verb="status"') <= 1
     assert versions == {key: (world.get(*key) or {})["metadata"]["resourceVersion"] for key in versions}
 
 
@@ -316,7 +317,7 @@ async def test_the_api_server_takes_every_golden_manifest(empty_world: ManagedWo
     for manifest in children(example):
         if manifest["kind"] == "ServiceMonitor":
             continue
-        body = dict(manifest) | {"metadata": manifest["metadata"] | {"namespace": world.namespace}}
+        body = {**manifest, "metadata": manifest["metadata"] | {"namespace": world.namespace}}
         path = world.path(manifest["kind"], manifest["metadata"]["name"])
         query = "?dryRun=All&fieldManager=commonplace-operator&force=true&fieldValidation=Strict"
         status, answer = world.api.request("PATCH", path + query, body, content_type="application/apply-patch+yaml")

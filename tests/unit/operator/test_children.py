@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from commonplace_operator.children.installation import runtime_label
 from commonplace_operator.children.migration import migration_hash
 from commonplace_operator.resources import names
+from commonplace_operator.resources.objects import MemoryRuntime
 from commonplace_runtime import contract
 from tests.unit.operator.managed import (
     EXAMPLES,
@@ -279,3 +281,14 @@ def test_the_minted_credentials_reach_the_owners_database() -> None:
     assert data["runtime-uri"].endswith("@db.example.com:5433/memory?sslmode=require")
     assert data["operator-uri"].endswith("@db.example.com:5433/memory?sslmode=require")
     assert "hunter2-owner" not in str(data)
+
+
+def test_the_label_of_the_metrics_fits_whatever_the_namespace_is_called() -> None:
+    def label(namespace: str, name: str) -> str:
+        body = {"metadata": {"name": name, "namespace": namespace}, "spec": {"database": {"embedded": True}}}
+        return runtime_label(MemoryRuntime.parse(body))
+
+    assert label("memory", "main") == "memory.main"
+    long = label("n" * 63, "r" * 40)
+    assert len(long) <= 63
+    assert long != label("n" * 63, "s" * 40)
