@@ -38,6 +38,7 @@ class Memory:
     history: History | None = None
     rival: Rival | None = None
     rival_looked_at: float | None = None
+    note: str = ""
     overruled_at: float | None = None
 
 
@@ -106,7 +107,7 @@ def _is_recorded(state: ScalingState, runtime: MemoryRuntime) -> bool:
 
 def _told(state: ScalingState) -> object:
     conditions = [(c.type, c.status, c.reason) for c in scaling_conditions(state)]
-    return state.mode, state.replicas, state.decision and state.decision.replicas, conditions, state.rival
+    return state.mode, state.replicas, state.decision and state.decision.replicas, conditions, state.rival, state.note
 
 
 def _figures(state: ScalingState) -> object:
