@@ -18,7 +18,7 @@ from commonplace_operator.children.installation import WORKER, child_name
 from commonplace_operator.cluster import Body
 from commonplace_operator.engine.queue import Result
 from commonplace_operator.planning.demand import worker_targets
-from commonplace_operator.planning.rivals import rival_manager, rival_object
+from commonplace_operator.planning.rivals import missed_zero, rival_manager, rival_object
 from commonplace_operator.planning.scaling import Decision, decide
 from commonplace_operator.planning.scalingstatus import QueueSample, ScalingState
 from commonplace_operator.reconcile.access import NotReady, database_uri
@@ -87,7 +87,7 @@ async def _scale(context: Context, key: Key) -> Result:
         return Result(requeue_after=wait)
     state = await _look_and_write(context, runtime, memory, _Workers.parse(body), now)
     memory.looked_at, memory.generation = now, runtime.generation
-    if show(memory, state, now=now):
+    if show(memory, state, runtime, now=now):
         context.enqueue(key)
     return Result(requeue_after=pause)
 
@@ -155,10 +155,11 @@ async def _look_and_write(
         mode=mode,
         replicas=replicas,
         decision=decision,
-        queue=_sample(figures) or (memory.shown.queue if memory.shown else None),
+        queue=_sample(figures) or (memory.last.queue if memory.last else None),
         unseen=unseen,
         rival=memory.rival,
         forbidden=forbidden,
+        note=memory.note,
     )
 
 
@@ -186,9 +187,10 @@ async def _look_for_rivals(context: Context, runtime: MemoryRuntime, memory: Mem
     last = memory.rival_looked_at
     if not must and last is not None and now - last < RIVAL_SECONDS and memory.generation == runtime.generation:
         return
-    autoscalers = await _list(context, names.AUTOSCALER, runtime.namespace)
-    found = rival_object(runtime, autoscalers or (), await _list(context, names.SCALED_OBJECT, runtime.namespace))
-    memory.rival, memory.rival_looked_at = found, now
+    autoscalers = await _list(context, names.AUTOSCALER, runtime.namespace) or []
+    memory.rival = rival_object(runtime, autoscalers, await _list(context, names.SCALED_OBJECT, runtime.namespace))
+    memory.note = missed_zero(runtime, autoscalers)
+    memory.rival_looked_at = now
 
 
 async def _list(context: Context, kind: names.Kind, namespace: str) -> list[Body] | None:
