@@ -94,7 +94,7 @@ def dependencies_checksum(recipe: Recipe, repository: Path = REPOSITORY) -> str:
     """Of everything that decides the layer of dependencies."""
     wanted = requirements(repository / "pyproject.toml", recipe.extras)
     pinned = (repository / "constraints.txt").read_text()
-    return checksum([wanted, pinned, SITE, UNUSED, PYTHON_FULL, 2])
+    return checksum([wanted, pinned, SITE, UNUSED, ON_PATH, PYTHON_FULL, 2])
 
 
 def image_checksum(recipe: Recipe, repository: Path = REPOSITORY) -> str:
