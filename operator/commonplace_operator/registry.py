@@ -77,7 +77,7 @@ def translated(error: Exception) -> errors.OperatorError:
 
 def _leader_term(message: str) -> int:
     """From the message of `fence`, which our own SQL wrote."""
-    found = re.search(r"term (\d+) leads", message)
+    found = re.search(r"term (\d{1,19}) leads", message)
     return int(found.group(1)) if found else 0
 
 

@@ -62,7 +62,7 @@ async def scale(context: Context, key: Key) -> Result:
     """
     One look at one runtime, and when the next is due; no next one where there is nothing of ours to scale.
 
-    Never raises for what time heals. Raises Deposed: we lead no more.
+    Never raises for what time heals. Raises Deposed: a database says that we lead no more.
     """
     with structlog.contextvars.bound_contextvars(kind=key.kind.kind, namespace=key.namespace, name=key.name):
         try:
