@@ -2,8 +2,8 @@
 Leader election: one of several processes leads, in a term; the others stand by.
 
 `Elector` does it by a Lease, with the times of client-go's leaderelection. It lets go in two ways: released when the
-work has stopped, or lost (`run` raises LeaseLost, and the process has to end). A database that says to know a newer term
-makes it look at the Lease, and the Lease decides: databases belong to tenants. `Alone` is for a process that has no rivals.
+work has stopped, or lost (`run` raises LeaseLost, and the process has to end). A database that says to know a newer
+term makes it look at the Lease, which decides: databases belong to tenants. `Alone` is for a process without rivals.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from commonplace_operator.engine.metrics import Metrics
 _LOOKS_PER_RETRY: Final = 4.0
 _LOOK_JITTER: Final = 0.2
 _FARTHEST_TERM: Final = 86_400
-"""How far ahead of this moment, in seconds, a term may be that a database tells of: as far as a clock was wrong, maybe."""
+"""How many seconds ahead of now a term may be that a database tells of: by so much a clock may have been wrong."""
 _REFUSED_HINT: Final = (
     "the Lease is ours, so work goes on elsewhere. If another operator with a Lease of its own writes there for this "
     "installation, give it a class of its own; if none does, restart this one: the next leader's term is greater"
