@@ -33,10 +33,17 @@ from commonplace_operator.resources.rows import QueueByTeam
 
 IDLE_MODES_SECONDS: Final = 30.0
 """How often to look where somebody else decides: for the figures in the status, and for rivals."""
+SLOW_SECONDS: Final = 1.0
+SLOW_PAUSES: Final = 10
+"""A look that takes longer than SLOW_SECONDS is followed by so many times its length, up to RIVAL_SECONDS."""
 RIVAL_SECONDS: Final = 60.0
 """How old the knowledge of other autoscalers may be when nothing is written."""
 OVERRULE_SECONDS: Final = 600.0
 """A hand that sets the number once is overruled; one that does it again within this time is a conflict."""
+_WITHOUT_DECISION: Final = {
+    "Manual": "spec.workers.replicas",
+    "HPA": "a HorizontalPodAutoscaler does nothing while there are no replicas",
+}
 _MANAGER: Final = re.compile(r'conflicts? with "([^"]+)"')
 _log = structlog.get_logger("commonplace_operator.scaling")
 
@@ -62,7 +69,7 @@ async def scale(context: Context, key: Key) -> Result:
     """
     One look at one runtime, and when the next is due; no next one where there is nothing of ours to scale.
 
-    Never raises for what time heals. Raises Deposed: we lead no more.
+    Never raises for what time heals. Raises Deposed: a database says that we lead no more.
     """
     with structlog.contextvars.bound_contextvars(kind=key.kind.kind, namespace=key.namespace, name=key.name):
         try:
@@ -89,6 +96,10 @@ async def _scale(context: Context, key: Key) -> Result:
     memory.looked_at, memory.generation = now, runtime.generation
     if show(memory, state, runtime, now=now):
         context.enqueue(key)
+    took = asyncio.get_running_loop().time() - now
+    if took > SLOW_SECONDS:
+        # A database that hangs holds one of the few workers of all loops.
+        pause = max(pause, min(SLOW_PAUSES * took, RIVAL_SECONDS))
     return Result(requeue_after=pause)
 
 
@@ -136,8 +147,10 @@ async def _look_and_write(
             memory.history = decision.history
         case "Manual":
             wanted = runtime.spec.workers.replicas
-        case "HPA" | "KEDA":
-            pass
+        case "HPA":
+            wanted = await _woken(context, runtime, workers)
+        case "KEDA":
+            pass  # it starts workers from none by itself
         case _:
             assert_never(mode)
     if mode != "Operator":
@@ -161,6 +174,20 @@ async def _look_and_write(
         forbidden=forbidden,
         note=memory.note,
     )
+
+
+async def _woken(context: Context, runtime: MemoryRuntime, workers: _Workers) -> int | None:
+    """
+    The number to start with where nobody else would: an HPA counts as switched off while there are no replicas.
+
+    So it finds them after mode Operator, or an HPA of minReplicas 0, has gone to none. None: it does by itself.
+    """
+    if workers.replicas > 0:
+        return None
+    live = await read(context, names.AUTOSCALER, runtime.namespace, child_name(runtime, WORKER))
+    if live is None or not is_ours(live, runtime):
+        return None
+    return int(live["spec"].get("minReplicas", 1)) or None
 
 
 async def _figures(context: Context, runtime: MemoryRuntime) -> tuple[QueueByTeam | None, str]:
@@ -230,7 +257,7 @@ async def _write(
         memory.overruled_at = now
         _log.info("replicas_taken_back", manager=manager[1])
         await _apply(context, runtime, workers, wanted, force=True)
-    why = decision.explanation if decision is not None else "spec.workers.replicas"
+    why = decision.explanation if decision is not None else _WITHOUT_DECISION[runtime.spec.workers.autoscaling.mode]
     note = f"From {workers.replicas} to {wanted}: {why}"
     context.tell(runtime, "Normal", EventReason.SCALED, note, action="Scale")
     return True
