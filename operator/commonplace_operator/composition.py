@@ -176,7 +176,10 @@ class Operator:
         self._tasks = watching, electing, working
         ended, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
-            if not task.cancelled():
+            if task is watching and self._stop.is_set() and not task.cancelled() and (error := task.exception()):
+                # kopf 1.45.2 trips over itself when it is told to stop while it still discovers: no fault of ours.
+                self._log.warning("watch_ended_badly", error=repr(error))
+            elif not task.cancelled():
                 task.result()
 
     async def _work_while_leading(self) -> None:

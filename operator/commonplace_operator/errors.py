@@ -48,7 +48,7 @@ class Superseded(OperatorError):
 
 class Deposed(Superseded):
     """
-    A database knows a newer leader's term than ours: this process must not write any more.
+    A database says to know a newer leader's term than ours: this process must not write before it has seen its Lease.
 
     leader_term: that term, 0 where it was not told.
     """

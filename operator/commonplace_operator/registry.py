@@ -11,7 +11,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Protocol
@@ -77,7 +77,7 @@ def translated(error: Exception) -> errors.OperatorError:
 
 def _leader_term(message: str) -> int:
     """From the message of `fence`, which our own SQL wrote."""
-    found = re.search(r"term (\d+) leads", message)
+    found = re.search(r"term (\d{1,19}) leads", message)
     return int(found.group(1)) if found else 0
 
 
@@ -331,8 +331,10 @@ class PostgresRegistry:
         return _queue_by_team(await self._json("queue_by_team_v1", writer))
 
     async def close(self) -> None:
-        """Let running calls end, then disconnect."""
-        await self._pool.close()
+        """Let running calls end, then disconnect; a server that does not answer is not waited for."""
+        with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with asyncio.timeout(self._acquire_timeout):
+                await self._pool.close()
 
     def terminate(self) -> None:
         """Disconnect at once."""
@@ -374,14 +376,18 @@ class PostgresRegistries:
     async def of(self, uri: str) -> AsyncIterator[Registry]:
         """See `Registries`."""
         key = hashlib.sha256(uri.encode()).hexdigest()
-        registry = await self._get(key, uri)
-        self._users[key] = self._users.get(key, 0) + 1
+        registry, unused = await self._get(key, uri)
         try:
+            # Not under the lock: one database that hangs must not keep all others waiting.
+            for idle in unused:
+                await idle.close()
             yield registry
         finally:
             self._users[key] -= 1
 
-    async def _get(self, key: str, uri: str) -> PostgresRegistry:
+    async def _get(self, key: str, uri: str) -> tuple[PostgresRegistry, list[PostgresRegistry]]:
+        """The registry, with one user more, and those to be closed for it."""
+        unused = []
         async with self._lock:
             registry = self._open.get(key)
             if registry is None:
@@ -391,9 +397,10 @@ class PostgresRegistries:
             for idle in [k for k in self._open if k != key and not self._users.get(k)]:
                 if len(self._open) <= self._pools:
                     break
-                await self._open.pop(idle).close()
+                unused.append(self._open.pop(idle))
                 self._users.pop(idle, None)
-            return registry
+            self._users[key] = self._users.get(key, 0) + 1
+        return registry, unused
 
     async def _connect(self, uri: str) -> "asyncpg.Pool[asyncpg.Record]":
         try:

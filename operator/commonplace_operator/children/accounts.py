@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from commonplace_operator.children.installation import Installation, component_labels
-from commonplace_operator.children.metadata import child_metadata
+from commonplace_operator.children.installation import Installation, component_metadata
 from commonplace_operator.children.pods import account_name
 from commonplace_operator.resources import names
 
@@ -14,12 +13,6 @@ def service_account(this: Installation) -> dict[str, Any]:
     return {
         "apiVersion": names.SERVICE_ACCOUNT.api_version,
         "kind": names.SERVICE_ACCOUNT.kind,
-        "metadata": child_metadata(
-            runtime,
-            name=account_name(runtime),
-            labels=component_labels(runtime, "runtime"),
-            annotations={},
-            owned=True,
-        ),
+        "metadata": component_metadata(runtime, "runtime", name=account_name(runtime)),
         "automountServiceAccountToken": False,
     }

@@ -6,14 +6,13 @@ from commonplace_operator.children.installation import (
     API,
     Installation,
     child_name,
-    component_labels,
+    component_metadata,
     endpoint_of,
     queue_key,
     runtime_key,
     runtime_label,
     selector_labels,
 )
-from commonplace_operator.children.metadata import child_metadata
 from commonplace_operator.children.pods import (
     HTTP,
     METRICS,
@@ -140,13 +139,7 @@ def disruption_budget(this: Installation, component: str) -> dict[str, Any]:
     return {
         "apiVersion": names.DISRUPTION_BUDGET.api_version,
         "kind": names.DISRUPTION_BUDGET.kind,
-        "metadata": child_metadata(
-            runtime,
-            name=child_name(runtime, component),
-            labels=component_labels(runtime, component),
-            annotations={},
-            owned=True,
-        ),
+        "metadata": component_metadata(runtime, component),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": selector_labels(runtime, component)},
@@ -157,6 +150,4 @@ def disruption_budget(this: Installation, component: str) -> dict[str, Any]:
 
 
 def _metadata(runtime: MemoryRuntime) -> dict[str, Any]:
-    return child_metadata(
-        runtime, name=child_name(runtime, API), labels=component_labels(runtime, API), annotations={}, owned=True
-    )
+    return component_metadata(runtime, API)

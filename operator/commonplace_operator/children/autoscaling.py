@@ -7,8 +7,12 @@ what they add is damping, which is asked for as the operator's own would be.
 
 from typing import Any, Final
 
-from commonplace_operator.children.installation import WORKER, child_name, component_labels, runtime_label
-from commonplace_operator.children.metadata import child_metadata
+from commonplace_operator.children.installation import (
+    WORKER,
+    child_name,
+    component_metadata,
+    runtime_label,
+)
 from commonplace_operator.resources import names
 from commonplace_operator.resources.objects import MemoryRuntime
 
@@ -102,13 +106,7 @@ def worker_scaled_object(runtime: MemoryRuntime, prometheus_address: str) -> dic
 
 
 def _metadata(runtime: MemoryRuntime) -> dict[str, Any]:
-    return child_metadata(
-        runtime,
-        name=child_name(runtime, WORKER),
-        labels=component_labels(runtime, WORKER),
-        annotations={},
-        owned=True,
-    )
+    return component_metadata(runtime, WORKER)
 
 
 def _target(runtime: MemoryRuntime) -> dict[str, str]:

@@ -20,11 +20,10 @@ from commonplace_operator.children.installation import (
     REDIS_PORT,
     RUNTIME_URI,
     child_name,
-    component_labels,
+    component_metadata,
     credentials_name,
     service_host,
 )
-from commonplace_operator.children.metadata import child_metadata
 from commonplace_operator.resources import names
 from commonplace_operator.resources.objects import MemoryRuntime
 from commonplace_operator.resources.runtime_spec import DEFAULT_URI_KEY
@@ -152,9 +151,7 @@ def _secret(runtime: MemoryRuntime, name: str, component: str, data: Mapping[str
     return {
         "apiVersion": names.SECRET.api_version,
         "kind": names.SECRET.kind,
-        "metadata": child_metadata(
-            runtime, name=name, labels=component_labels(runtime, component), annotations={}, owned=True
-        ),
+        "metadata": component_metadata(runtime, component, name=name),
         "type": "Opaque",
         "data": {key: base64.b64encode(value.encode()).decode() for key, value in data.items()},
     }

@@ -12,10 +12,10 @@ from commonplace_operator.children.installation import (
     SecretKey,
     child_name,
     component_labels,
+    component_metadata,
     credentials_name,
     selector_labels,
 )
-from commonplace_operator.children.metadata import child_metadata
 from commonplace_operator.children.pods import container, pod_template, ports, secret, tcp_probe
 from commonplace_operator.resources import names
 from commonplace_runtime import contract
@@ -116,10 +116,4 @@ def _stateful_set(
 
 
 def _metadata(this: Installation, component: str) -> dict[str, Any]:
-    return child_metadata(
-        this.runtime,
-        name=child_name(this.runtime, component),
-        labels=component_labels(this.runtime, component),
-        annotations={},
-        owned=True,
-    )
+    return component_metadata(this.runtime, component)

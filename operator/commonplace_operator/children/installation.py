@@ -1,9 +1,11 @@
 """What the children of a managed MemoryRuntime are built from, and what they are called."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from commonplace_operator.children.metadata import child_metadata
 from commonplace_operator.resources import names
 from commonplace_operator.resources.objects import MemoryRuntime
 from commonplace_operator.resources.runtime_spec import DEFAULT_URI_KEY
@@ -82,6 +84,19 @@ def component_labels(runtime: MemoryRuntime, component: str) -> dict[str, str]:
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
         **selector_labels(runtime, component),
     }
+
+
+def component_metadata(
+    runtime: MemoryRuntime, component: str, *, name: str = "", labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Metadata of a component's object, which goes when the runtime goes; named after the component unless `name`."""
+    return child_metadata(
+        runtime,
+        name=name or child_name(runtime, component),
+        labels={**(labels or {}), **component_labels(runtime, component)},
+        annotations={},
+        owned=True,
+    )
 
 
 def owner_key(runtime: MemoryRuntime) -> SecretKey:

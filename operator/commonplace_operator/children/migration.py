@@ -8,12 +8,11 @@ from commonplace_operator.children.installation import (
     MIGRATE,
     Installation,
     child_name,
-    component_labels,
+    component_metadata,
     operator_key,
     owner_key,
     runtime_key,
 )
-from commonplace_operator.children.metadata import child_metadata
 from commonplace_operator.children.pods import container, plain, pod_template, secret
 from commonplace_operator.resources import names
 from commonplace_operator.resources.objects import MemoryRuntime
@@ -39,12 +38,11 @@ def migration_job(this: Installation, *, attempt: int) -> dict[str, Any]:
     """
     runtime = this.runtime
     fingerprint = migration_hash(this)
-    metadata = child_metadata(
+    metadata = component_metadata(
         runtime,
+        MIGRATE,
         name=f"{child_name(runtime, MIGRATE)}-{fingerprint}-{attempt}",
-        labels={**component_labels(runtime, MIGRATE), names.LABEL_MIGRATION: fingerprint},
-        annotations={},
-        owned=True,
+        labels={names.LABEL_MIGRATION: fingerprint},
     )
     return {
         "apiVersion": names.JOB.api_version,

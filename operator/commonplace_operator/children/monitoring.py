@@ -2,8 +2,12 @@
 
 from typing import Any
 
-from commonplace_operator.children.installation import API, Installation, component_labels, selector_labels
-from commonplace_operator.children.metadata import child_metadata
+from commonplace_operator.children.installation import (
+    API,
+    Installation,
+    component_metadata,
+    selector_labels,
+)
 from commonplace_operator.children.pods import METRICS
 from commonplace_operator.resources import names
 from commonplace_runtime import contract
@@ -17,13 +21,7 @@ def service_monitor(this: Installation) -> dict[str, Any] | None:
     return {
         "apiVersion": names.SERVICE_MONITOR.api_version,
         "kind": names.SERVICE_MONITOR.kind,
-        "metadata": child_metadata(
-            runtime,
-            name=runtime.name,
-            labels={**runtime.spec.monitoring.labels, **component_labels(runtime, API)},
-            annotations={},
-            owned=True,
-        ),
+        "metadata": component_metadata(runtime, API, name=runtime.name, labels=runtime.spec.monitoring.labels),
         "spec": {
             "selector": {"matchLabels": selector_labels(runtime, API)},
             "endpoints": [{"port": METRICS, "path": contract.METRICS_PATH, "interval": "15s"}],

@@ -16,11 +16,9 @@ from commonplace_operator.children.installation import (
     REDIS_PORT,
     WORKER,
     Installation,
-    child_name,
-    component_labels,
+    component_metadata,
     selector_labels,
 )
-from commonplace_operator.children.metadata import child_metadata
 from commonplace_operator.resources import names
 from commonplace_runtime import contract
 
@@ -88,12 +86,6 @@ def _policy(
     return {
         "apiVersion": names.NETWORK_POLICY.api_version,
         "kind": names.NETWORK_POLICY.kind,
-        "metadata": child_metadata(
-            this.runtime,
-            name=child_name(this.runtime, name),
-            labels=component_labels(this.runtime, name),
-            annotations={},
-            owned=True,
-        ),
+        "metadata": component_metadata(this.runtime, name),
         "spec": spec,
     }

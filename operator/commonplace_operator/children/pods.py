@@ -37,8 +37,12 @@ CONTAINER_SECURITY: Final[Mapping[str, Any]] = {
 
 
 def plain(name: str, value: str) -> dict[str, Any]:
-    """An environment variable with a value for everybody to see."""
-    return {"name": name, "value": value}
+    """
+    An environment variable with a value for everybody to see.
+
+    The kubelet would put variables before it, secret ones too, in the place of `$(NAME)`: so each `$` is doubled.
+    """
+    return {"name": name, "value": value.replace("$", "$$")}
 
 
 def secret(name: str, key: SecretKey) -> dict[str, Any]:

@@ -7,14 +7,12 @@ from commonplace_operator.children.installation import (
     WORKER,
     Installation,
     SecretKey,
-    child_name,
-    component_labels,
+    component_metadata,
     queue_key,
     runtime_key,
     runtime_label,
     selector_labels,
 )
-from commonplace_operator.children.metadata import child_metadata
 from commonplace_operator.children.pods import (
     METRICS,
     START_SECONDS,
@@ -55,13 +53,7 @@ def worker_deployment(this: Installation) -> dict[str, Any]:
     return {
         "apiVersion": names.DEPLOYMENT.api_version,
         "kind": names.DEPLOYMENT.kind,
-        "metadata": child_metadata(
-            runtime,
-            name=child_name(runtime, WORKER),
-            labels=component_labels(runtime, WORKER),
-            annotations={},
-            owned=True,
-        ),
+        "metadata": component_metadata(runtime, WORKER),
         "spec": {
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector_labels(runtime, WORKER)},

@@ -1,9 +1,9 @@
 """
 Leader election: one of several processes leads, in a term; the others stand by.
 
-`Elector` does it by a Lease, with the times of client-go's leaderelection. It lets go in three ways: released when the
-work has stopped, lost (`run` raises LeaseLost, and the process has to end), or deposed by a database that knows a newer
-term. `Alone` is for a process that has no rivals.
+`Elector` does it by a Lease, with the times of client-go's leaderelection. It lets go in two ways: released when the
+work has stopped, or lost (`run` raises LeaseLost, and the process has to end). A database that says to know a newer
+term makes it look at the Lease, which decides: databases belong to tenants. `Alone` is for a process without rivals.
 """
 
 import asyncio
@@ -25,6 +25,12 @@ from commonplace_operator.engine.metrics import Metrics
 # looks once in 2 to 4 s; a look is one small read.
 _LOOKS_PER_RETRY: Final = 4.0
 _LOOK_JITTER: Final = 0.2
+_FARTHEST_TERM: Final = 86_400
+"""How many seconds ahead of now a term may be that a database tells of: by so much a clock may have been wrong."""
+_REFUSED_HINT: Final = (
+    "the Lease is ours, so work goes on elsewhere. If another operator with a Lease of its own writes there for this "
+    "installation, give it a class of its own; if none does, restart this one: the next leader's term is greater"
+)
 
 
 class Leases(Protocol):
@@ -75,7 +81,7 @@ class Election(Protocol):
         ...
 
     def depose(self, error: errors.Deposed) -> None:
-        """A database has refused our term."""
+        """A database has refused our term: find out who leads."""
         ...
 
     async def release(self) -> None:
@@ -160,6 +166,7 @@ class Elector:
         self._held: _Held | None = None
         self._renewed_at = 0.0
         self._deposed: errors.Deposed | None = None
+        self._heard_term = 0
         self._has_news = asyncio.Event()
         self._turned_at: float | None = None
         self._fault = ""
@@ -248,7 +255,7 @@ class Elector:
         fault = "no answer in time"
         while True:
             await self._pause(min(timings.retry, self._left()))
-            self._turned_at = self._monotonic()
+            self._turned_at, claim = self._monotonic(), self._deposed
             if self._left() <= 0:
                 self._held = None
                 raise errors.LeaseLost(f"not renewed for {timings.renew_deadline:g} s: {fault}")
@@ -256,23 +263,35 @@ class Elector:
                 async with asyncio.timeout(min(timings.call, self._left())):
                     await self._write(lambda record: lease.renewed(record, now=self._clock()))
                 self._fault = ""
-            except errors.LeaseLost:
+            except errors.LeaseLost as error:
                 self._held = None
-                raise
+                if claim is None:
+                    raise
+                raise errors.LeaseLost(f"a database refuses our term: {claim}; and {error}") from claim
             except (TimeoutError, errors.OperatorError) as error:
                 fault = str(error) or "no answer in time"
                 self._complain("lease_not_renewed", fault)
+            else:
+                if claim is not None:
+                    self._outlive(claim)
 
     async def _pause(self, seconds: float) -> None:
+        """Until the next renewal is due, or a database's word has to be held against the Lease."""
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._has_news.wait()
         except TimeoutError:
             return
-        raise errors.LeaseLost(
-            f"a database refuses our term: {self._deposed}. If no other process of this operator leads, one with "
-            "another Lease writes there for the same installation: give it a class of its own"
-        ) from self._deposed
+        self._has_news.clear()
+
+    def _outlive(self, claim: errors.Deposed) -> None:
+        """The Lease was still ours after that database had spoken, so nobody of this election leads in a newer term."""
+        if self._deposed is claim:
+            self._deposed = None
+        # A believable one is for the next leader to exceed. Any other would run away with the terms of all databases.
+        if claim.leader_term <= self._clock().timestamp() + _FARTHEST_TERM:
+            self._heard_term = max(self._heard_term, claim.leader_term)
+        self._log.error("term_refused", detail=f"{claim}: {_REFUSED_HINT}")
 
     async def _write(self, change: Callable[[Record], Record]) -> None:
         """Write over exactly what we hold. Raises LeaseLost when it is not ours any more."""
@@ -309,7 +328,7 @@ class Elector:
         if self._held is None:
             return
         # What a database knows goes into the Lease: the next leader's term has to be greater than that.
-        known = self._deposed.leader_term if self._deposed else 0
+        known = self._heard_term
         try:
             async with asyncio.timeout(self._timings.call):
                 await self._write(lambda record: lease.released(record, now=self._clock(), term=known))

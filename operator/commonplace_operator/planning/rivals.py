@@ -39,6 +39,15 @@ def rival_object(
     return None
 
 
+def missed_zero(runtime: MemoryRuntime, autoscalers: Iterable[Mapping[str, Any]]) -> str:
+    """What is not as asked, empty when all is: an API server may refuse our HPA to go to none."""
+    wanted = runtime.spec.workers.autoscaling
+    ours = [body for body in autoscalers if _is_ours(body, runtime) and body["spec"].get("minReplicas", 1) > 0]
+    if wanted.mode != "HPA" or wanted.min_replicas > 0 or not ours:
+        return ""
+    return "one worker stays, for this cluster takes no minReplicas 0 (feature gate HPAScaleToZero)"
+
+
 def rival_manager(runtime: MemoryRuntime, manager: str) -> Rival:
     """A field manager that took the number back after the operator had overruled it."""
     name = f"{runtime.namespace}/{child_name(runtime, WORKER)}"

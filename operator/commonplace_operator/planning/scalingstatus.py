@@ -28,7 +28,8 @@ class ScalingState:
     What is known of one runtime's workers.
 
     replicas: pods wanted of the Deployment, after the last decision. decision: of mode Operator. queue: the last
-    sample; unseen: why there is no newer one, empty when there is. forbidden: what the operator may not do.
+    sample; unseen: why there is no newer one, empty when there is. forbidden: what the operator may not do. note: what
+    of the spec cannot be had, empty when all can.
     """
 
     mode: AutoscalingMode
@@ -38,6 +39,7 @@ class ScalingState:
     unseen: str = ""
     rival: Rival | None = None
     forbidden: str = ""
+    note: str = ""
 
 
 def scaling_conditions(state: ScalingState) -> tuple[Condition, ...]:
@@ -78,7 +80,8 @@ def _active(state: ScalingState) -> Condition:
         return positive(type_, Reason.MANUAL_REPLICAS, f"{state.replicas} workers: spec.workers.replicas")
     if state.mode != "Operator":
         kind = {"HPA": "HorizontalPodAutoscaler", "KEDA": "ScaledObject"}[state.mode]
-        return positive(type_, Reason.EXTERNAL_AUTOSCALER, f"{kind} of this runtime sets the number of workers")
+        note = f"; {state.note}" if state.note else ""
+        return positive(type_, Reason.EXTERNAL_AUTOSCALER, f"{kind} of this runtime sets the number of workers{note}")
     assert state.decision is not None  # noqa: S101 - mode Operator always decides
     if state.decision.need is None:
         return negative(type_, Reason.METRICS_UNAVAILABLE, f"{state.decision.explanation}: {state.unseen}")

@@ -26,12 +26,13 @@ _RUNTIME: Final[Mapping[str, Any]] = {
 }
 
 
-# What authenticate_v1 and put_key_v1 refuse by, and reserve_v1 holds generation by.
+# What authenticate_v1 and put_key_v1 refuse by, reserve_v1 holds generation by, and the scaling counts a team up to.
 _ENFORCED: Final = frozenset(
     {
         "hard.requestsPerMinute",
         "hard.requestsPerMonth",
         "hard.apiKeys",
+        "hard.workers",
         "hard.tokensPerMonth",
         "hard.costPerMonthUSD",
         "soft.tokensPerMonth",

@@ -52,7 +52,7 @@ async def reconcile(context: Context, key: Key) -> Result:
     Bring one object and its world into agreement, whatever happened to it.
 
     Never raises for what time or people heal: those end in a status and a retry. What it raises is ours to fix, but
-    Deposed: we lead no more.
+    Deposed: a database says that we lead no more.
     """
     controller = key.kind.kind.lower()
     with (

@@ -18,7 +18,7 @@ from commonplace_operator.children.installation import WORKER, child_name
 from commonplace_operator.cluster import Body
 from commonplace_operator.engine.queue import Result
 from commonplace_operator.planning.demand import worker_targets
-from commonplace_operator.planning.rivals import rival_manager, rival_object
+from commonplace_operator.planning.rivals import missed_zero, rival_manager, rival_object
 from commonplace_operator.planning.scaling import Decision, decide
 from commonplace_operator.planning.scalingstatus import QueueSample, ScalingState
 from commonplace_operator.reconcile.access import NotReady, database_uri
@@ -33,10 +33,17 @@ from commonplace_operator.resources.rows import QueueByTeam
 
 IDLE_MODES_SECONDS: Final = 30.0
 """How often to look where somebody else decides: for the figures in the status, and for rivals."""
+SLOW_SECONDS: Final = 1.0
+SLOW_PAUSES: Final = 10
+"""A look that takes longer than SLOW_SECONDS is followed by so many times its length, up to RIVAL_SECONDS."""
 RIVAL_SECONDS: Final = 60.0
 """How old the knowledge of other autoscalers may be when nothing is written."""
 OVERRULE_SECONDS: Final = 600.0
 """A hand that sets the number once is overruled; one that does it again within this time is a conflict."""
+_WITHOUT_DECISION: Final = {
+    "Manual": "spec.workers.replicas",
+    "HPA": "a HorizontalPodAutoscaler does nothing while there are no replicas",
+}
 _MANAGER: Final = re.compile(r'conflicts? with "([^"]+)"')
 _log = structlog.get_logger("commonplace_operator.scaling")
 
@@ -62,7 +69,7 @@ async def scale(context: Context, key: Key) -> Result:
     """
     One look at one runtime, and when the next is due; no next one where there is nothing of ours to scale.
 
-    Never raises for what time heals. Raises Deposed: we lead no more.
+    Never raises for what time heals. Raises Deposed: a database says that we lead no more.
     """
     with structlog.contextvars.bound_contextvars(kind=key.kind.kind, namespace=key.namespace, name=key.name):
         try:
@@ -87,8 +94,12 @@ async def _scale(context: Context, key: Key) -> Result:
         return Result(requeue_after=wait)
     state = await _look_and_write(context, runtime, memory, _Workers.parse(body), now)
     memory.looked_at, memory.generation = now, runtime.generation
-    if show(memory, state, now=now):
+    if show(memory, state, runtime, now=now):
         context.enqueue(key)
+    took = asyncio.get_running_loop().time() - now
+    if took > SLOW_SECONDS:
+        # A database that hangs holds one of the few workers of all loops.
+        pause = max(pause, min(SLOW_PAUSES * took, RIVAL_SECONDS))
     return Result(requeue_after=pause)
 
 
@@ -136,8 +147,10 @@ async def _look_and_write(
             memory.history = decision.history
         case "Manual":
             wanted = runtime.spec.workers.replicas
-        case "HPA" | "KEDA":
-            pass
+        case "HPA":
+            wanted = await _woken(context, runtime, workers)
+        case "KEDA":
+            pass  # it starts workers from none by itself
         case _:
             assert_never(mode)
     if mode != "Operator":
@@ -155,11 +168,26 @@ async def _look_and_write(
         mode=mode,
         replicas=replicas,
         decision=decision,
-        queue=_sample(figures) or (memory.shown.queue if memory.shown else None),
+        queue=_sample(figures) or (memory.last.queue if memory.last else None),
         unseen=unseen,
         rival=memory.rival,
         forbidden=forbidden,
+        note=memory.note,
     )
+
+
+async def _woken(context: Context, runtime: MemoryRuntime, workers: _Workers) -> int | None:
+    """
+    The number to start with where nobody else would: an HPA counts as switched off while there are no replicas.
+
+    So it finds them after mode Operator, or an HPA of minReplicas 0, has gone to none. None: it does by itself.
+    """
+    if workers.replicas > 0:
+        return None
+    live = await read(context, names.AUTOSCALER, runtime.namespace, child_name(runtime, WORKER))
+    if live is None or not is_ours(live, runtime):
+        return None
+    return int(live["spec"].get("minReplicas", 1)) or None
 
 
 async def _figures(context: Context, runtime: MemoryRuntime) -> tuple[QueueByTeam | None, str]:
@@ -186,9 +214,10 @@ async def _look_for_rivals(context: Context, runtime: MemoryRuntime, memory: Mem
     last = memory.rival_looked_at
     if not must and last is not None and now - last < RIVAL_SECONDS and memory.generation == runtime.generation:
         return
-    autoscalers = await _list(context, names.AUTOSCALER, runtime.namespace)
-    found = rival_object(runtime, autoscalers or (), await _list(context, names.SCALED_OBJECT, runtime.namespace))
-    memory.rival, memory.rival_looked_at = found, now
+    autoscalers = await _list(context, names.AUTOSCALER, runtime.namespace) or []
+    memory.rival = rival_object(runtime, autoscalers, await _list(context, names.SCALED_OBJECT, runtime.namespace))
+    memory.note = missed_zero(runtime, autoscalers)
+    memory.rival_looked_at = now
 
 
 async def _list(context: Context, kind: names.Kind, namespace: str) -> list[Body] | None:
@@ -228,7 +257,7 @@ async def _write(
         memory.overruled_at = now
         _log.info("replicas_taken_back", manager=manager[1])
         await _apply(context, runtime, workers, wanted, force=True)
-    why = decision.explanation if decision is not None else "spec.workers.replicas"
+    why = decision.explanation if decision is not None else _WITHOUT_DECISION[runtime.spec.workers.autoscaling.mode]
     note = f"From {workers.replicas} to {wanted}: {why}"
     context.tell(runtime, "Normal", EventReason.SCALED, note, action="Scale")
     return True

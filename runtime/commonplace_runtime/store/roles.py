@@ -107,7 +107,8 @@ async def ensure_logins(connection: Connection, logins: Sequence[Login], *, conn
     Make every log-in exist with its password and its membership; one that works is left as it is.
 
     Returns the names of those that were made or changed. Raises RolesMissing where this role may not, Refused for an
-    administrator's role, which is never altered, and for a connection string that no change of a role puts right.
+    administrator's role, which is never altered, for another program's, whose password is not, and for a connection
+    string that no change of a role puts right.
     """
     changed = []
     async with locked(connection):
@@ -120,6 +121,11 @@ async def ensure_logins(connection: Connection, logins: Sequence[Login], *, conn
                 raise Refused(
                     f"{login.variable}: {login.name} cannot log in with it or lacks {login.group}, and is left alone "
                     "because it is an administrator's role: name a role of its own"
+                )
+            if not works and await connection.fetchval(_SQL["is_strangers"], login.name, login.group):
+                raise Refused(
+                    f"{login.variable}: {login.name} cannot log in with it, and its password is left alone because it "
+                    f"is no member of {login.group}: correct the password, or name a role of its own"
                 )
             try:
                 async with connection.transaction():

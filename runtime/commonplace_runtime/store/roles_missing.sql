@@ -63,6 +63,12 @@ SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrl
         WHERE owner.rolname = 'commonplace_owner' AND pg_has_role(login.oid, owner.oid, 'MEMBER'))
 FROM pg_catalog.pg_roles AS login WHERE rolname = $1::text;
 
+-- is_strangers --
+-- $1 log-in role, $2 group role. Whether it exists and nothing says that it was ever meant for us: another program's, maybe.
+SELECT NOT starts_with(rolname, 'commonplace_') AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_roles AS team WHERE team.rolname = $2::text AND pg_has_role(login.oid, team.oid, 'MEMBER'))
+FROM pg_catalog.pg_roles AS login WHERE rolname = $1::text;
+
 -- own_facts --
 -- $1 group role. Whether the current role has its rights, and those of the schema's owner. No row: there is no such group.
 SELECT pg_has_role(team.oid, 'USAGE') AS is_member,

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from commonplace_operator.children.autoscaling import METRIC
+from commonplace_operator.children.autoscaling import METRIC, worker_autoscaler, worker_hpa
 from commonplace_operator.planning.rivals import rival_object
-from commonplace_operator.reconcile.autoscalers import wanted_autoscaler
 from commonplace_operator.reconcile.children import put
-from commonplace_operator.resources import names
 from e2e.cluster.control_plane import ControlPlane
 from tests.integration.operator.harness import until
 from tests.integration.operator.scaling_site import Site, site
@@ -38,12 +36,11 @@ async def keda(control_plane: ControlPlane) -> AsyncIterator[None]:
 
 async def test_the_hpa_is_taken_as_rendered_and_written_once(site: Site) -> None:
     site.spec(mode="HPA", minReplicas=2, maxReplicas=7, scaleDownStabilizationSeconds=86400)
-    wanted = await wanted_autoscaler(site.context, site.runtime())
-    assert (wanted.unwanted, wanted.note) == ((names.SCALED_OBJECT,), "")
-    assert wanted.manifest is not None
+    wanted = worker_autoscaler(site.runtime())
+    assert wanted is not None
 
-    first = await put(site.context, site.runtime(), wanted.manifest)
-    second = await put(site.context, site.runtime(), wanted.manifest)
+    first = await put(site.context, site.runtime(), wanted)
+    second = await put(site.context, site.runtime(), wanted)
 
     assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
     spec = first["spec"]
@@ -56,25 +53,24 @@ async def test_the_hpa_is_taken_as_rendered_and_written_once(site: Site) -> None
     assert rival_object(site.runtime(), [first], None) is None, "our own is no rival"
 
 
-async def test_zero_is_asked_of_the_api_server_and_said_where_it_is_refused(site: Site) -> None:
+async def test_an_hpa_that_may_not_go_to_none_is_told_of(site: Site) -> None:
     site.spec(mode="HPA", minReplicas=0)
-    wanted = await wanted_autoscaler(site.context, site.runtime())
-    assert wanted.manifest is not None
-    least = wanted.manifest["spec"]["minReplicas"]
-    assert (least, bool(wanted.note)) in {(0, False), (1, True)}
-    path = site.path("autoscaling/v2", "horizontalpodautoscalers", "rt-worker")
-    assert site.world.api.request("GET", path)[0] == 404, "asking stores nothing"
-    await put(site.context, site.runtime(), wanted.manifest)
+    await put(site.context, site.runtime(), worker_hpa(site.runtime(), to_zero=False))
+    await site.look()
+    assert "; one worker stays, for this cluster takes no minReplicas 0" in site.message("ScalingActive")
+    site.spec(minReplicas=1)
+    await site.look()
+    assert "one worker stays" not in site.message("ScalingActive")
 
 
 async def test_the_scaled_object_is_what_kedas_schema_knows(site: Site, keda: None) -> None:
     site.spec(mode="KEDA", minReplicas=0, maxReplicas=7, prometheusAddress="http://prometheus:9090")
-    wanted = await wanted_autoscaler(site.context, site.runtime())
-    assert wanted.manifest is not None
+    wanted = worker_autoscaler(site.runtime())
+    assert wanted is not None
 
-    body = await put(site.context, site.runtime(), wanted.manifest)
+    body = await put(site.context, site.runtime(), wanted)
 
-    assert pruned(wanted.manifest["spec"], body["spec"]) == [], "a field that the schema does not know is dropped"
+    assert pruned(wanted["spec"], body["spec"]) == [], "a field that the schema does not know is dropped"
     trigger = body["spec"]["triggers"][0]
     assert trigger["metadata"]["ignoreNullValues"] == "false"
     assert (body["spec"]["minReplicaCount"], body["spec"]["fallback"]["behavior"]) == (0, "currentReplicas")

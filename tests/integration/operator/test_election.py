@@ -390,12 +390,33 @@ async def test_a_database_that_knows_a_greater_term_gets_a_leader_with_a_greater
     await world.sql.execute("UPDATE commonplace.installations SET term = term + 1000")
 
     world.key()
-    assert "a database refuses our term" in await leader.lost()
-    assert lease.holder == ""
+    await until(lambda: leader.events("term_refused"), "the refusal is told")
+    assert "restart this one" in leader.events("term_refused")[0]["detail"]
+    assert leader.process.stop() == 0
 
     second = start()
     assert await second.leads() > leader.term + 1000
     await world.ready("ApiKey", "key")
+
+
+async def test_a_database_that_lies_about_the_term_stops_nobody(world: World, start: Start, lease: Lease) -> None:
+    """A tenant's own database may say anything; another tenant's keys are issued all the same."""
+    leader = start()
+    await leader.leads()
+    world.runtime()
+    world.team()
+    await world.ready("MemoryTeam", "team")
+    await world.sql.execute("UPDATE commonplace.installations SET term = 9000000000000000000")
+
+    world.key()
+    await until(lambda: len(leader.events("term_refused")) > 1, "it is refused again and again")
+
+    assert leader.process.process.poll() is None
+    assert lease.holder != ""
+    await world.sql.execute("UPDATE commonplace.installations SET term = $1", leader.term)
+    await world.ready("ApiKey", "key")
+    assert leader.process.stop() == 0
+    assert lease.term == leader.term
 
 
 async def test_without_an_election_a_greater_term_is_told_with_what_to_do(world: World, start: Start) -> None:

@@ -1,12 +1,15 @@
 """The scaling loop over a real API server and a real queue: what it writes, as whom, and when it writes nothing."""
 
+import asyncio
 import base64
 from dataclasses import replace
 
 import pytest
 
+from commonplace_operator.children.autoscaling import worker_hpa
 from commonplace_operator.engine.queue import Result
 from commonplace_operator.planning.scalingstatus import scaling_fields
+from commonplace_operator.reconcile.children import put
 from commonplace_operator.reconcile.scaling import scale
 from commonplace_operator.resources import names
 from tests.integration.operator.harness import until
@@ -165,12 +168,47 @@ async def test_an_idle_runtime_is_woken_by_one_job(site: Site) -> None:
     assert site.replicas == 1
 
 
+async def test_an_autoscaler_that_takes_over_from_none_is_given_workers_to_begin_with(site: Site) -> None:
+    """HorizontalPodAutoscalers are off while there are no replicas, so no job would ever run again."""
+    site.spec(minReplicas=0, idleCooldownSeconds=0)
+    await site.look()
+    assert site.replicas == 0
+    site.spec(mode="HPA", minReplicas=2)
+    await put(site.context, site.runtime(), worker_hpa(site.runtime()))
+    await site.look()
+    assert site.replicas == 2
+    assert "ScalingConflict" not in site.conditions()
+    # From here on the number is the autoscaler's.
+    site.scale_by_hand(1)
+    await site.look()
+    assert site.replicas == 1
+
+
 async def test_the_loop_ends_with_what_it_scales(site: Site) -> None:
     await site.look()
     site.request("DELETE", site.path("apps/v1", "deployments", DEPLOYMENT))
     assert (await site.look(), site.state) == (Result(), None)
     site.world.delete("MemoryRuntime", "rt")
     assert (await site.look(), site.state) == (Result(), None)
+
+
+async def test_a_database_that_hangs_is_asked_less_often_than_it_takes(site: Site) -> None:
+    """So that a few of them leave the workers of the loop to all others."""
+
+    async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    uri = base64.b64encode(f"postgresql://u:p@127.0.0.1:{port}/db".encode()).decode()
+    site.world.patch("Secret", "rt-db", {"data": {"uri": uri}})
+
+    result = await site.look()
+
+    server.close()
+    assert site.conditions()["ScalingActive"] == ("False", "MetricsUnavailable")
+    assert result.requeue_after is not None
+    assert result.requeue_after >= 20, "ten times the time-out of two seconds"
 
 
 async def test_a_look_that_comes_too_early_is_put_off(site: Site) -> None:

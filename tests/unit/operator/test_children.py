@@ -261,6 +261,14 @@ def test_the_chain_of_providers_is_the_runtimes_own_spelling() -> None:
     assert own[contract.ENV_OPENAI_BASE_URL] == {"name": "vllm", "key": "base-url"}
 
 
+def test_no_value_of_the_spec_shows_another_variable() -> None:
+    """The kubelet puts variables in the place of `$(NAME)`, and two dollars mean one."""
+    name = f"$({contract.ENV_DATABASE_URL})"
+    example = PRODUCTION.changed(provider={"name": "extractive", "model": name}, publicUrl=f"https://a/{name}")
+    assert environment(example, "worker")[contract.ENV_MODEL] == f"${name}"
+    assert environment(example, "api")[contract.ENV_PUBLIC_URL] == f"https://a/${name}"
+
+
 def egress(example: Example, component: str) -> set[int]:
     rules = child(example, "NetworkPolicy", f"-{component}")["spec"].get("egress", [])
     return {port["port"] for rule in rules for port in rule["ports"]}

@@ -15,6 +15,7 @@ from commonplace_operator.planning.scalingstatus import QueueSample, ScalingStat
 from commonplace_operator.reconcile.deletion_cost import host_name, pod_jobs
 from commonplace_operator.reconcile.scaling_board import SHOW_AGAIN_SECONDS, SHOW_SECONDS, Memory, ScalingBoard, show
 from commonplace_operator.resources import names
+from commonplace_operator.resources.conditions import render_conditions
 from commonplace_operator.resources.objects import MemoryRuntime
 from tests.unit.operator.factories import runtime
 
@@ -124,14 +125,40 @@ def later(backlog: int) -> ScalingState:
 )
 def test_the_status_is_written_only_for_what_is_worth_it(state: ScalingState, after: float, written: bool) -> None:
     memory = Memory(uid="u")
-    assert show(memory, SEEN, now=100), "the first look"
-    assert show(memory, state, now=100 + after) == written
+    assert show(memory, SEEN, managed(), now=100), "the first look"
+    assert show(memory, state, managed(), now=100 + after) == written
     assert (memory.shown == state) == written, "what is shown stays the same until it is worth a write"
+
+
+def recorded(state: ScalingState) -> MemoryRuntime:
+    """The object as it is after its status was written."""
+    conditions = render_conditions(scaling_conditions(state), (), generation=1, now=NOW)
+    body = {"metadata": {"name": "rt", "namespace": "ns"}, "spec": {"management": "Managed"}}
+    return MemoryRuntime.parse({**body, "status": {"conditions": conditions, **scaling_fields(state)}})
+
+
+@pytest.mark.parametrize(
+    ("before", "written"),
+    [
+        pytest.param(SEEN, False, id="as it was"),
+        pytest.param(later(7), False, id="but for the time of the sample"),
+        pytest.param(later(8), True, id="another backlog"),
+        pytest.param(replace(SEEN, decision=decision(5)), True, id="another number"),
+        pytest.param(replace(SEEN, rival=RIVAL), True, id="a conflict that is over"),
+    ],
+)
+def test_a_restart_writes_only_what_is_new(before: ScalingState, written: bool) -> None:
+    board = ScalingBoard()
+    memory = board.memory(("ns", "rt"), "u")
+    assert show(memory, SEEN, recorded(before), now=100) == written
+    assert (board.state(("ns", "rt")) is None) != written, "None: what is recorded stays"
+    assert not show(memory, SEEN, recorded(before), now=101)
+    assert show(memory, later(9), recorded(before), now=100 + SHOW_SECONDS)
 
 
 def test_another_object_of_the_same_name_is_another_memory() -> None:
     board = ScalingBoard()
-    show(board.memory(("ns", "rt"), "one"), SEEN, now=0)
+    show(board.memory(("ns", "rt"), "one"), SEEN, managed(), now=0)
     assert board.state(("ns", "rt")) == SEEN
     board.memory(("ns", "rt"), "two")
     assert board.state(("ns", "rt")) is None

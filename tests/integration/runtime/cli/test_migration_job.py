@@ -272,6 +272,18 @@ async def test_an_administrators_role_is_neither_used_to_serve_nor_given_a_passw
     assert await stored(server) == before
 
 
+async def test_the_password_of_another_programs_role_is_never_changed(server: Server) -> None:
+    owner = await make_database(server, rights="CREATEROLE")
+    server.job(owner)
+    async with server.superuser() as administrator:
+        await administrator.execute("CREATE ROLE billing LOGIN PASSWORD 'theirs'")
+        await administrator.execute("GRANT billing TO app WITH ADMIN OPTION")
+    before = await stored(server)
+    done = server.job(owner, {contract.ENV_RUNTIME_LOGIN_URL: server.url("billing", "mistyped")})
+    assert "correct the password" in done.failed("DatabaseRefused").message
+    assert await stored(server) == before
+
+
 async def test_a_login_that_reaches_another_database_is_told(server: Server) -> None:
     owner = await make_database(server, rights="CREATEROLE")
     wrong = {contract.ENV_OPERATOR_LOGIN_URL: server.url("main_operator", OPERATOR_PASSWORD, database="postgres")}
