@@ -135,11 +135,25 @@ def _is_our_update(entry: Mapping[str, Any]) -> bool:
 
 
 async def drop(context: Context, runtime: MemoryRuntime, kind: Kind, name: str) -> None:
-    """Delete a child of ours that is wanted no more."""
+    """Delete a child of ours that is wanted no more; a StatefulSet only when its volumes will not go with it."""
     live = await read(context, kind, runtime.namespace, name)
     if live is None or not is_ours(live, runtime) or live["metadata"].get("deletionTimestamp"):
         return
+    if kind == names.STATEFUL_SET and not await _lets_volumes_go(context, live):
+        return  # its status, when it has seen that, has us look again
     await delete(context, kind, runtime.namespace, name, uid=live["metadata"]["uid"])
+
+
+async def _lets_volumes_go(context: Context, live: Body) -> bool:
+    """Whether the StatefulSet owns no claim any more; `deletionPolicy: Delete` means the runtime and nothing less."""
+    path = "persistentVolumeClaimRetentionPolicy"
+    if (live["spec"].get(path) or {}).get("whenDeleted") == "Delete":
+        operations = [{"op": "replace", "path": f"/spec/{path}/whenDeleted", "value": "Retain"}]
+        await _patch(context, names.STATEFUL_SET, live, operations)
+        return False
+    observed: int = (live.get("status") or {}).get("observedGeneration", 0)
+    generation: int = live["metadata"]["generation"]
+    return observed >= generation
 
 
 async def delete(context: Context, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
