@@ -25,7 +25,7 @@ from commonplace_operator.reconcile.access import NotReady, database_uri
 from commonplace_operator.reconcile.children import is_ours, read
 from commonplace_operator.reconcile.context import Context, Key, serves
 from commonplace_operator.reconcile.deletion_cost import mark_busy_pods
-from commonplace_operator.reconcile.scaling_board import Memory, show
+from commonplace_operator.reconcile.scaling_board import Memory, is_told, show
 from commonplace_operator.resources import names
 from commonplace_operator.resources.objects import MemoryRuntime
 from commonplace_operator.resources.reasons import EventReason
@@ -94,7 +94,7 @@ async def _scale(context: Context, key: Key) -> Result:
         return Result(requeue_after=wait)
     state = await _look_and_write(context, runtime, memory, _Workers.parse(body), now)
     memory.looked_at, memory.generation = now, runtime.generation
-    if show(memory, state, now=now):
+    if show(memory, state, now=now, is_recorded=is_told(runtime, state)):
         context.enqueue(key)
     took = asyncio.get_running_loop().time() - now
     if took > SLOW_SECONDS:

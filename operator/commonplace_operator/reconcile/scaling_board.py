@@ -5,7 +5,10 @@ from typing import Final
 
 from commonplace_operator.planning.rivals import Rival
 from commonplace_operator.planning.scaling import History
-from commonplace_operator.planning.scalingstatus import ScalingState, scaling_conditions
+from commonplace_operator.planning.scalingstatus import ScalingState, scaling_conditions, scaling_fields
+from commonplace_operator.resources.conditions import find
+from commonplace_operator.resources.objects import MemoryRuntime
+from commonplace_operator.resources.reasons import ConditionType
 
 Place = tuple[str, str]
 """Namespace and name of a MemoryRuntime."""
@@ -21,13 +24,14 @@ class Memory:
     """
     Of one runtime's loop; times are monotonic seconds.
 
-    shown: the state that the status shows, and since when. generation: of the object, at the last look. overruled_at:
-    when a hand that had set the number was overruled.
+    shown: the state that the status shows, and since when. first_at: when there was first one that need not be shown.
+    generation: of the object, at the last look. overruled_at: when a hand that had set the number was overruled.
     """
 
     uid: str
     shown: ScalingState | None = None
     shown_at: float = 0.0
+    first_at: float | None = None
     looked_at: float | None = None
     generation: int = 0
     history: History | None = None
@@ -59,9 +63,17 @@ class ScalingBoard:
         self._memories.pop(place, None)
 
 
-def show(memory: Memory, state: ScalingState, *, now: float) -> bool:
-    """Have the status show `state` if that is worth a write. Gives whether it is."""
+def show(memory: Memory, state: ScalingState, *, now: float, is_recorded: bool = False) -> bool:
+    """
+    Have the status show `state` if that is worth a write. Gives whether it is.
+
+    is_recorded: the status says as much already, by an earlier process; then the first figures wait for their turn.
+    """
     before = memory.shown
+    if before is None and is_recorded:
+        memory.first_at = now if memory.first_at is None else memory.first_at
+        if now - memory.first_at < SHOW_SECONDS:
+            return False
     age = now - memory.shown_at
     worth = (
         before is None
@@ -72,6 +84,18 @@ def show(memory: Memory, state: ScalingState, *, now: float) -> bool:
     if worth:
         memory.shown, memory.shown_at = state, now
     return worth
+
+
+def is_told(runtime: MemoryRuntime, state: ScalingState) -> bool:
+    """Whether the status tells the same already, but for figures."""
+    said = {(c.type, c.status, c.reason) for c in scaling_conditions(state)}
+    known = {
+        (found.condition.type, found.condition.status, found.condition.reason)
+        for type_ in (ConditionType.SCALING_ACTIVE, ConditionType.SCALING_CONFLICT)
+        if (found := find(runtime.conditions, type_)) is not None
+    }
+    fields = scaling_fields(state)["workers"].items()
+    return said == known and fields <= (runtime.raw_status.get("workers") or {}).items()
 
 
 def _told(state: ScalingState) -> object:

@@ -129,6 +129,15 @@ def test_the_status_is_written_only_for_what_is_worth_it(state: ScalingState, af
     assert (memory.shown == state) == written, "what is shown stays the same until it is worth a write"
 
 
+def test_what_an_earlier_process_has_told_is_not_told_again_at_once() -> None:
+    """A restart writes nothing for what is settled."""
+    memory = Memory(uid="one")
+    assert not show(memory, SEEN, now=1000, is_recorded=True)
+    assert not show(memory, SEEN, now=1059, is_recorded=True)
+    assert show(memory, SEEN, now=1060, is_recorded=True)
+    assert show(Memory(uid="two"), SEEN, now=1000, is_recorded=False)
+
+
 def test_another_object_of_the_same_name_is_another_memory() -> None:
     board = ScalingBoard()
     show(board.memory(("ns", "rt"), "one"), SEEN, now=0)
