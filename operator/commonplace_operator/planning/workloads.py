@@ -111,7 +111,7 @@ class MigrationJob:
     """
     A live migration Job. `fingerprint`: of what it does; `attempt` counts from 1.
 
-    report: what it left behind, once it ended; ended_at: when it failed.
+    report: what it left behind, once it ended; ended_at: when that was.
     """
 
     name: str
@@ -137,6 +137,7 @@ class MigrationJob:
             if entry.get("status") == "True"
         }
         failed = conditions.get("Failed")
+        ended = (failed or conditions.get("Complete") or {}).get("lastTransitionTime")
         own = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get("job-name") == metadata["name"]]
         return cls(
             name=metadata["name"],
@@ -144,7 +145,7 @@ class MigrationJob:
             fingerprint=fingerprint,
             attempt=int(attempt),
             state="done" if "Complete" in conditions else "failed" if failed else "running",
-            ended_at=parse_time(failed["lastTransitionTime"]) if failed else None,
+            ended_at=parse_time(ended) if ended else None,
             report=_report(own),
             note=str((failed or {}).get("message", "")),
         )

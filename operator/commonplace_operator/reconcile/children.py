@@ -135,32 +135,25 @@ def _is_our_update(entry: Mapping[str, Any]) -> bool:
 
 
 async def drop(context: Context, runtime: MemoryRuntime, kind: Kind, name: str) -> None:
-    """Delete a child of ours that is wanted no more. A volume never goes with it: see `_lets_volumes_go`."""
+    """Delete a child of ours that is wanted no more; a StatefulSet only when its volumes will not go with it."""
     live = await read(context, kind, runtime.namespace, name)
     if live is None or not is_ours(live, runtime) or live["metadata"].get("deletionTimestamp"):
         return
     if kind == names.STATEFUL_SET and not await _lets_volumes_go(context, live):
-        return
+        return  # its status, when it has seen that, has us look again
     await delete(context, kind, runtime.namespace, name, uid=live["metadata"]["uid"])
 
 
 async def _lets_volumes_go(context: Context, live: Body) -> bool:
-    """
-    Have a StatefulSet that would take its volumes along keep them; True once its controller has seen that.
-
-    `deletionPolicy: Delete` speaks of the MemoryRuntime's end. That a database moved elsewhere is none.
-    """
-    metadata, policy = live["metadata"], live["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
-    if policy.get("whenDeleted") == "Delete":
-        path = "/spec/persistentVolumeClaimRetentionPolicy/whenDeleted"
-        operations = [
-            {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-            {"op": "replace", "path": path, "value": "Retain"},
-        ]
-        await context.cluster.patch(names.STATEFUL_SET, metadata["namespace"], metadata["name"], operations)
-        context.metrics.writes.labels(names.STATEFUL_SET.kind, "patch").inc()
+    """Whether the StatefulSet owns no claim any more; `deletionPolicy: Delete` means the runtime and nothing less."""
+    path = "persistentVolumeClaimRetentionPolicy"
+    if (live["spec"].get(path) or {}).get("whenDeleted") == "Delete":
+        operations = [{"op": "replace", "path": f"/spec/{path}/whenDeleted", "value": "Retain"}]
+        await _patch(context, names.STATEFUL_SET, live, operations)
         return False
-    return bool((live.get("status") or {}).get("observedGeneration", 0) >= metadata.get("generation", 0))
+    observed: int = (live.get("status") or {}).get("observedGeneration", 0)
+    generation: int = live["metadata"]["generation"]
+    return observed >= generation
 
 
 async def delete(context: Context, kind: Kind, namespace: str, name: str, *, uid: str) -> None:

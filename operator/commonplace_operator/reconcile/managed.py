@@ -89,6 +89,10 @@ async def run_installation(context: Context, runtime: MemoryRuntime) -> Managed:
             for manifest in after_migration(this):
                 await children.put(context, runtime, manifest)
             pods = await _pods(context, runtime)
+            if all(
+                component in pods.workloads and pods.workloads[component].is_rolled_out for component in (API, WORKER)
+            ):
+                await _drop_servers(context, this)
         else:
             pods = replace(pods, troubles=(*pods.troubles, *troubles))
     except children.ChildTaken as error:
@@ -153,7 +157,7 @@ async def _put_optional(context: Context, runtime: MemoryRuntime, manifest: Mapp
 
 
 async def _drop_unwanted(context: Context, this: Installation) -> None:
-    """What an earlier generation of the object asked for. Volumes stay: deleting data is never a side effect."""
+    """What an earlier generation of the object asked for."""
     runtime = this.runtime
     unwanted = []
     if runtime.spec.ingress is None:
@@ -164,17 +168,37 @@ async def _drop_unwanted(context: Context, this: Installation) -> None:
     for other, kind in (("HPA", names.AUTOSCALER), ("KEDA", names.SCALED_OBJECT)):
         if mode != other:
             unwanted.append((kind, child_name(runtime, WORKER)))
-    if runtime.spec.queue is None or not runtime.spec.queue.embedded:
-        unwanted += _server(runtime, REDIS)
-    if not this.is_embedded:
-        unwanted += _server(runtime, POSTGRES)
     for kind, name in unwanted:
         await children.drop(context, runtime, kind, name)
 
 
-def _server(runtime: MemoryRuntime, component: str) -> list[tuple[names.Kind, str]]:
-    name = child_name(runtime, component)
-    return [(kind, name) for kind in (names.STATEFUL_SET, names.SERVICE, names.NETWORK_POLICY)]
+async def _drop_servers(context: Context, this: Installation) -> None:
+    """
+    Embedded servers of an earlier generation, once nothing uses them any more: until then they are what serves.
+
+    Volumes stay: deleting data is never a side effect.
+    """
+    queue = this.runtime.spec.queue
+    unwanted = [] if queue is not None and queue.embedded else [REDIS]
+    unwanted += [] if this.is_embedded else [POSTGRES]
+    for component in unwanted:
+        for kind in (names.STATEFUL_SET, names.SERVICE, names.NETWORK_POLICY):
+            await children.drop(context, this.runtime, kind, child_name(this.runtime, component))
+
+
+async def repeat_migration(context: Context, runtime: MemoryRuntime, *, after_seconds: float) -> None:
+    """
+    Have the migration run again if it ended so long ago: the database is not what it was then.
+
+    It was restored, or replaced by an empty one under the same name, and lacks roles or versions that a Job had made.
+    """
+    selector = f"{names.LABEL_RUNTIME}={runtime.name},{names.LABEL_MIGRATION}"
+    for body in await context.cluster.list(names.JOB, runtime.namespace, label_selector=selector):
+        job = MigrationJob.parse(body, ())
+        if job is None or job.state != "done" or job.ended_at is None:
+            continue
+        if (context.clock() - job.ended_at).total_seconds() >= after_seconds:
+            await children.delete(context, names.JOB, runtime.namespace, job.name, uid=job.uid)
 
 
 async def _migrate(context: Context, this: Installation) -> tuple[MigrationPlan, tuple[PodTrouble, ...]]:

@@ -20,7 +20,7 @@ from commonplace_operator.planning.status import (
 from commonplace_operator.planning.unimplemented import unimplemented_in_runtime
 from commonplace_operator.reconcile.access import NotReady, database_uri
 from commonplace_operator.reconcile.context import Context, Key, key_of, write_status
-from commonplace_operator.reconcile.managed import Managed, run_installation
+from commonplace_operator.reconcile.managed import Managed, repeat_migration, run_installation
 from commonplace_operator.resources import names
 from commonplace_operator.resources.conditions import Condition, find
 from commonplace_operator.resources.objects import MemoryRuntime
@@ -152,8 +152,12 @@ async def _look(
     except errors.DatabaseRefused as error:
         if managed is None:
             raise
+        await repeat_migration(context, runtime, after_seconds=context.timings.resync_seconds)
         refused = not_ready(Reason.DATABASE_REFUSED, f"The database refuses the operator: {error}")
         return (wrong or refused, *shown), None
+    if managed is not None and version < (runtime.raw_status.get("schemaVersion") or 0):
+        # An older backup was restored. Once for each: the status is about to say the lower number.
+        await repeat_migration(context, runtime, after_seconds=0)
     reachable = positive(ConditionType.DATABASE_REACHABLE, Reason.REACHABLE)
     current = _current(version, runtime)
     verdict = managed.verdict if managed else ready(Reason.AVAILABLE)

@@ -136,6 +136,48 @@ async def test_the_embedded_trial_writes_nothing_more_once_it_runs(managed_world
     assert claim["spec"]["resources"]["requests"]["storage"] == "8Gi"
 
 
+async def test_an_embedded_database_stays_until_another_one_serves_and_its_volume_for_good(
+    managed_world: ManagedWorld,
+) -> None:
+    world = managed_world
+    world.create(
+        "MemoryRuntime", "main", {"database": {"embedded": True}, "deletionPolicy": "Delete", "api": {"replicas": 1}}
+    )
+
+    def migrating() -> dict[str, Any] | None:
+        world.serve("postgres")
+        return world.running_job()
+
+    job = await until(migrating, "the migration of the embedded database")
+    done = MigrationReport(outcome="migrated", reason="Migrated", message="", schema_version=contract.SCHEMA_VERSION)
+    await world.end_job(job, code=0, message=done.to_json())
+    await until(lambda: world.names("Deployment") == ["main-api", "main-worker"], "the Deployments")
+
+    def claim() -> dict[str, Any]:
+        path = f"/api/v1/namespaces/{world.namespace}/persistentvolumeclaims/data-main-postgres-0"
+        status, answer = world.api.request("GET", path)
+        assert status == 200, answer
+        return dict(answer["metadata"])
+
+    await until(lambda: claim().get("ownerReferences"), "the volume goes with the runtime")
+
+    world.put_secret("main-owner", uri=world.owner_uri)
+    database = {"embedded": None, "ownerSecretRef": {"name": "main-owner"}}
+    world.patch("MemoryRuntime", "main", {"spec": {"database": database}})
+    other = job["metadata"]["labels"]["commonplace.dev/migration"]
+    job = await until(lambda: world.running_job(other_than=other), "the migration of the other database")
+    await world.reason("MemoryRuntime", "main", "MigrationPending")
+    assert world.names("StatefulSet") == ["main-postgres"]
+    assert "main-postgres" in world.names("Service")
+
+    await world.run_migration(job)
+    await world.settled()
+    await world.gone("StatefulSet", "main-postgres")
+    await world.gone("Service", "main-postgres")
+    assert "deletionTimestamp" not in claim()
+    assert not claim().get("ownerReferences")
+
+
 async def test_a_broken_image_of_the_embedded_server_can_be_put_right(managed_world: ManagedWorld) -> None:
     world = managed_world
     world.create("MemoryRuntime", "main", {"database": {"embedded": True}, "image": {"tag": "no-such"}})

@@ -198,6 +198,42 @@ async def test_a_deleted_credentials_secret_is_minted_anew_and_migrated_before_p
     assert world.environment_of(container)[contract.ENV_DATABASE_URL] == new["runtime-uri"]
 
 
+async def test_a_database_that_was_replaced_under_its_name_is_given_its_roles_again(
+    managed_world: ManagedWorld, password_server: PasswordServer
+) -> None:
+    world = managed_world
+    await world.installed()
+    minted = (world.secret("main-database") or {})["operator-uri"]
+    role = minted.partition("//")[2].partition(":")[0]
+    async with password_server.superuser() as connection:
+        await connection.execute(f"ALTER ROLE {role} PASSWORD 'as in the backup'")
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
+    await world.reason("MemoryRuntime", "main", "DatabaseRefused")
+
+    job = await until(lambda: world.running_job(), "the migration runs again", 60)
+
+    assert world.names("Deployment") == ["main-api", "main-worker"]
+    assert (await world.run_migration(job)).outcome == "migrated"
+    await world.settled()
+
+
+async def test_an_older_backup_is_migrated_again(managed_world: ManagedWorld) -> None:
+    world = managed_world
+    await world.installed()
+    await world.sql.execute("DELETE FROM commonplace.schema_migrations WHERE version = $1", contract.SCHEMA_VERSION)
+    job = await until(lambda: world.running_job(), "the migration runs again", 60)
+    await until(
+        lambda: (world.get("MemoryRuntime", "main") or {})["status"]["schemaVersion"] < contract.SCHEMA_VERSION,
+        "the older schema is told",
+    )
+    await world.sql.execute(
+        "INSERT INTO commonplace.schema_migrations (version, name, checksum) VALUES ($1, 'x', 'x')",
+        contract.SCHEMA_VERSION,
+    )
+    await world.end_job(job, code=0, message="")
+    await world.settled()
+
+
 async def test_a_quota_that_forbids_a_child_is_told_with_what_is_known(managed_world: ManagedWorld) -> None:
     world = managed_world
     await world.installed()
