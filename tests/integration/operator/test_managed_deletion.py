@@ -71,26 +71,6 @@ async def test_volumes_of_the_embedded_servers_stay_unless_that_was_asked_for(
     await until(lambda: sorted(claims(world)) == kept, f"claims {kept}", 60)
 
 
-async def test_moving_to_a_database_of_ones_own_never_deletes_the_volume(managed_world: ManagedWorld) -> None:
-    world = managed_world
-    await embedded(world, deletionPolicy="Delete")
-    await until(lambda: len(claims(world)) == 2, "the volumes")
-
-    world.put_secret("owner", uri=world.owner_uri)
-    reference = {"name": "owner"}
-    world.patch(
-        "MemoryRuntime", "main", {"spec": {"database": {"embedded": None, "ownerSecretRef": reference}, "queue": None}}
-    )
-
-    await until(lambda: not world.names("StatefulSet"), "the embedded servers gone", 60)
-    assert sorted(claims(world)) == ["data-main-postgres-0", "data-main-redis-0"]
-    owners = [
-        item["metadata"].get("ownerReferences")
-        for item in world.api.request("GET", f"/api/v1/namespaces/{world.namespace}/persistentvolumeclaims")[1]["items"]
-    ]
-    assert owners == [None, None]
-
-
 async def test_a_team_of_an_embedded_database_that_is_gone_is_not_kept(managed_world: ManagedWorld) -> None:
     world = managed_world
     await embedded(world)
