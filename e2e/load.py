@@ -36,7 +36,11 @@ def event(session: str, text: str, *, number: int = 0) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class Sender:
-    """Sends events with one key, again until they are acknowledged; keeps what was."""
+    """
+    Sends events with one key, again until they are acknowledged; keeps what was.
+
+    refused: tries that had to be repeated. faults: why a stream ended before it was told to.
+    """
 
     url: str
     token: str
@@ -44,6 +48,7 @@ class Sender:
     acknowledged: list[str] = field(default_factory=list)
     jobs: list[str] = field(default_factory=list)
     refused: int = 0
+    faults: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self, batch: Sequence[dict[str, Any]], *, give_up: Callable[[], bool] = lambda: False) -> None:
@@ -78,7 +83,14 @@ class Sender:
             list(pool.map(self.send, batches))
 
     def stream(self, stop: threading.Event, *, pause: float = 0.1) -> None:
-        """Small batches until `stop`, as agents at work send them."""
+        """Small batches until `stop`, as agents at work send them; for a thread: what ends it early is in `faults`."""
+        try:
+            self._stream(stop, pause)
+        except Exception as error:  # noqa: BLE001 - nobody would hear of it from a thread
+            with self._lock:
+                self.faults.append(f"{type(error).__name__}: {error}")
+
+    def _stream(self, stop: threading.Event, pause: float) -> None:
         run = uuid.uuid4().hex[:8]
         for number in itertools.count():
             if stop.is_set():

@@ -54,12 +54,15 @@ class Report:
 
     @contextmanager
     def check(self, name: str) -> Iterator[Row]:
-        """Run one check. The body sets `row.seen`; CheckFailed marks the row and goes on up."""
+        """Run one check. The body sets `row.seen`; an exception marks the row and goes on up."""
         row = self.rows[name]
         try:
             yield row
         except CheckFailed as error:
             row.outcome, row.seen = "FAILED", str(error)
+            raise
+        except Exception as error:
+            row.outcome, row.seen = "FAILED", f"{type(error).__name__}: {error}"
             raise
         row.outcome = "ok"
 

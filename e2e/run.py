@@ -78,7 +78,9 @@ def _tell(site: Site, told: Mapping[str, ModuleType]) -> int:
     for name, story in told.items():
         try:
             story.tell(site)
-        except (CheckFailed, OSError, ValueError, KeyError) as error:
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - clients and servers fail in many ways; the next story is told all the same
             complain(f"\n{name}: {type(error).__name__}: {error}\n{_scene(site)}\n")
             if name == "install":
                 break

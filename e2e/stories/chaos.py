@@ -36,6 +36,8 @@ def tell(site: Site) -> None:
             for stream in streams:
                 stream.join()
         with report.check(LOST) as row:
+            if sender.faults:
+                raise CheckFailed(f"{len(sender.faults)} of {len(streams)} streams ended early: {sender.faults[0]}")
             lost = sender.lost()
             if lost:
                 raise CheckFailed(f"{len(lost)} of {len(sender.acknowledged)} acknowledged events are gone")
