@@ -1,9 +1,12 @@
 """The commands of docs/howto/backup.md: dump, lose the volume, restore; memories and tokens are as they were."""
 
+import contextlib
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
+
+import httpx2
 
 from e2e.report import CheckFailed
 from e2e.site import Site
@@ -33,6 +36,8 @@ def tell(site: Site) -> None:
             site.kubectl("delete", "persistentvolumeclaim", "data-main-postgres-0", "--timeout=120s", seconds=150)
             site.apply_samples()
             site.wait("memoryruntime/main", "condition=Ready")
+            # The key's condition is that of the old database; its token works once its row is in the new one.
+            site.until(lambda: _is_known(site, token), "the key was not put into the new database", seconds=90, every=1)
             if any(PLANTED in item["content"] for item in site.search(QUESTION, limit=50)):
                 raise CheckFailed("the new volume has the old memories: nothing was lost")
             _exec(site, _RESTORE, stdin=dump)
@@ -44,6 +49,12 @@ def tell(site: Site) -> None:
             if hit is None:
                 raise CheckFailed(f"the planted fact is not among {len(found)} memories")
             row.seen = f"recalled at rank {hit} with the token from before"
+
+
+def _is_known(site: Site, token: str) -> bool:
+    with contextlib.suppress(httpx2.HTTPError):
+        return site.call("GET", "/v1/connect", token=token).status_code == 200
+    return False
 
 
 def _exec(site: Site, script: str, *, stdin: Path | None = None, stdout: Path | None = None) -> None:

@@ -73,7 +73,10 @@ def run_burst(
                 left = sender.unfinished()
                 if left or len(set(sender.jobs)) != JOBS:
                     raise CheckFailed(f"{len(left)} of {len(set(sender.jobs))} jobs are not completed")
-                row.seen = f"{len(set(sender.jobs))} of {JOBS}, {len(sender.lost())} events lost"
+                lost = sender.lost()
+                if lost:
+                    raise CheckFailed(f"{len(lost)} of {len(sender.acknowledged)} acknowledged events are gone")
+                row.seen = f"{len(set(sender.jobs))} of {JOBS}, 0 events lost"
             with report.check(back) as row:
                 site.until(lambda: _workers(site) == scaling["minReplicas"], watch.line, seconds=420, every=2)
                 row.seen = f"workers over time: {watch.line()}"

@@ -52,9 +52,17 @@ def _restart_mid_stream(site: Site) -> str:
             site.kubectl("rollout", "restart", f"deployment/{deployment}")
         for deployment in ("main-api", "main-worker"):
             site.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=240s", seconds=260)
+        before = len(sender.acknowledged)
+        site.until(
+            lambda: len(sender.acknowledged) >= before + 20 or sender.faults,
+            "nothing was acknowledged after the restart",
+            seconds=60,
+        )
     finally:
         stop.set()
         stream.join()
+    if sender.faults:
+        raise CheckFailed(f"the stream ended early: {sender.faults[0]}")
     lost = sender.lost()
     site.until(lambda: not sender.unfinished(), "jobs stayed unfinished", seconds=120)
     if lost:
@@ -90,8 +98,11 @@ def _processes(site: Site) -> str:
     for pod in pods:
         text = site.kubectl("exec", pod["metadata"]["name"], "--", "python3", "-c", _LIST_PROCESSES)
         seen += 1
+        name = pod["metadata"]["name"]
+        if "commonplace" not in text:
+            raise CheckFailed(f"{name}: its processes were not seen: {text[:300]}")
         if "worker-service" in text:
-            raise CheckFailed(f"{pod['metadata']['name']} runs it: {text[:300]}")
+            raise CheckFailed(f"{name} runs it: {text[:300]}")
     if not seen:
         raise CheckFailed("no pod of the runtime is running")
     return f"looked into {seen} containers"
