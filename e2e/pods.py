@@ -13,30 +13,27 @@ from e2e.images import ensure_images
 from e2e.report import CheckFailed, Report
 from e2e.site import PodCluster, Site
 
-PACKAGES: Final = {
-    "debootstrap": "debootstrap",
-    "runc": "runc",
-    "iptables": "iptables",
-    "conntrack": "conntrack",
-    "ip": "iproute2",
-}
-"""Programs that images and node need, and Debian's package of each."""
+IMAGE_PACKAGES: Final = {"debootstrap": "debootstrap"}
+NODE_PACKAGES: Final = {"runc": "runc", "iptables": "iptables", "conntrack": "conntrack", "ip": "iproute2"}
+"""Programs that the images and a node of our own need, and Debian's package of each."""
 _APT_SECONDS: Final = 600
 
 
-def install_missing(report: Report) -> None:
+def install_missing(report: Report, kind: str) -> None:
     """
-    Install what is missing where that can be done: as root, on Debian and its kin.
+    Install what is missing for a cluster of that kind where that can be done: as root, on Debian and its kin.
 
-    Elsewhere nothing happens, and whoever needs a program says so. Raises CheckFailed when apt-get does.
+    Nothing is removed for it: Docker's own packages conflict with Debian's runc. Elsewhere nothing happens, and whoever
+    needs a program says so. Raises CheckFailed when apt-get does.
     """
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-    missing = [package for program, package in PACKAGES.items() if shutil.which(program, path=path) is None]
+    packages = IMAGE_PACKAGES | (NODE_PACKAGES if kind == "node" else {})
+    missing = [package for program, package in packages.items() if shutil.which(program, path=path) is None]
     if not missing or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     report.say(f"apt-get install {' '.join(missing)}")
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update", "-qq"], ["install", "-qq", "--yes", "--no-install-recommends", *missing]):
+    for words in (["update", "-qq"], ["install", "-qq", "--yes", "--no-remove", "--no-install-recommends", *missing]):
         done = subprocess.run(
             ["apt-get", *words], env=environ, capture_output=True, text=True, timeout=_APT_SECONDS, check=False
         )
@@ -57,7 +54,7 @@ def docker_answers() -> bool:
 def open_site(stack: ExitStack, report: Report, kind: str) -> Site:
     """A cluster of that kind with our images in it, gone with `stack`. Raises CheckFailed, ClusterError."""
     with report.step("build the images of operator and runtime"):
-        install_missing(report)
+        install_missing(report, kind)
         archives = ensure_images(report.say)
     with report.step(f"start a cluster ({kind})"):
         cluster = start_cluster(stack, report, kind)

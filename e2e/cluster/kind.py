@@ -5,8 +5,8 @@ A cluster of one node in a container of Docker's, by kind: what most users of Ku
         cluster.load(Path("app.tar"))
 
 It is used like a `Node`. What differs: the node's image is pulled once (300 MB), pods may reach the network, and it
-takes a Docker engine on this machine instead of root. Gone afterwards, also when its owner is killed; only should the
-supervisor itself be killed, `kind delete cluster` is left to do.
+takes a Docker engine on this machine instead of root, which only the building of our images wants. Gone afterwards,
+also when its owner is killed; only should the supervisor itself be killed, `kind delete cluster` is left to do.
 """
 
 import os

@@ -22,7 +22,7 @@ _PACKAGES: Final[Mapping[str, str]] = {
 """Programs that a node calls, and Debian's package of each."""
 _V1_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "devices", "freezer", "memory", "pids")
 _V2_CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids")
-_OTHERWISE: Final = "CLUSTER=kind (with Docker) and CLUSTER=current need none of this"
+_OTHERWISE: Final = "CLUSTER=kind runs on Docker instead, and make demo CLUSTER=current on a cluster of yours"
 _SBIN: Final = ("/usr/sbin", "/sbin")
 _LONGEST_SOCKET_PATH: Final = 107
 
