@@ -4,9 +4,9 @@ from typing import Any
 
 from commonplace_operator.children.installation import (
     API,
+    WORKER,
     Installation,
     component_metadata,
-    selector_labels,
 )
 from commonplace_operator.children.pods import METRICS
 from commonplace_operator.resources import names
@@ -14,7 +14,7 @@ from commonplace_runtime import contract
 
 
 def service_monitor(this: Installation) -> dict[str, Any] | None:
-    """Scrape the API, which shows the queue too; None where none is wanted."""
+    """Scrape the API, which shows the queue too, and the workers, which count calls; None where none is wanted."""
     runtime = this.runtime
     if not runtime.spec.monitoring.service_monitor:
         return None
@@ -23,7 +23,10 @@ def service_monitor(this: Installation) -> dict[str, Any] | None:
         "kind": names.SERVICE_MONITOR.kind,
         "metadata": component_metadata(runtime, API, name=runtime.name, labels=runtime.spec.monitoring.labels),
         "spec": {
-            "selector": {"matchLabels": selector_labels(runtime, API)},
+            "selector": {
+                "matchLabels": {names.LABEL_RUNTIME: runtime.name},
+                "matchExpressions": [{"key": names.LABEL_COMPONENT, "operator": "In", "values": [API, WORKER]}],
+            },
             "endpoints": [{"port": METRICS, "path": contract.METRICS_PATH, "interval": "15s"}],
         },
     }

@@ -22,7 +22,8 @@ from commonplace_operator.children.installation import (
 from commonplace_operator.resources import names
 from commonplace_runtime import contract
 
-DNS_PORT: Final = 53
+DNS_PORTS: Final = (53, 5353)
+"""A policy is judged by the pod's port, and OpenShift's DNS pods listen on the second."""
 HTTPS_PORT: Final = 443
 
 
@@ -67,7 +68,7 @@ def _rule(port: int, direction: str, peers: list[dict[str, Any]] | None) -> dict
 
 
 def _dns() -> dict[str, Any]:
-    return {"ports": [{"port": DNS_PORT, "protocol": protocol} for protocol in ("UDP", "TCP")]}
+    return {"ports": [{"port": port, "protocol": protocol} for port in DNS_PORTS for protocol in ("UDP", "TCP")]}
 
 
 def _policy(

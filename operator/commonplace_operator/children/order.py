@@ -18,7 +18,7 @@ from commonplace_operator.children.installation import (
 )
 from commonplace_operator.children.monitoring import service_monitor
 from commonplace_operator.children.network import network_policies
-from commonplace_operator.children.worker import worker_deployment
+from commonplace_operator.children.worker import worker_deployment, worker_service
 
 Manifest = Mapping[str, Any]
 
@@ -30,6 +30,7 @@ def before_migration(this: Installation) -> Sequence[Manifest]:
         service_account(this),
         *network_policies(this),
         api_service(this),
+        worker_service(this),
         disruption_budget(this, API),
         disruption_budget(this, WORKER),
     ]

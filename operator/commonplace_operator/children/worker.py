@@ -63,6 +63,20 @@ def worker_deployment(this: Installation) -> dict[str, Any]:
     }
 
 
+def worker_service(this: Installation) -> dict[str, Any]:
+    """Names the workers' pods for whoever scrapes their metrics; nobody else calls them."""
+    return {
+        "apiVersion": names.SERVICE.api_version,
+        "kind": names.SERVICE.kind,
+        "metadata": component_metadata(this.runtime, WORKER),
+        "spec": {
+            "clusterIP": "None",
+            "selector": selector_labels(this.runtime, WORKER),
+            "ports": [{"name": METRICS, "port": contract.METRICS_PORT, "targetPort": METRICS, "protocol": "TCP"}],
+        },
+    }
+
+
 def _container(this: Installation) -> dict[str, Any]:
     return container(
         this,

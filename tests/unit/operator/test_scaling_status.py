@@ -282,7 +282,7 @@ def test_keda_never_reads_a_missing_series_as_nothing_to_do() -> None:
     [trigger] = spec["triggers"]
     assert trigger["metadata"] == {
         "serverAddress": "http://prometheus:9090",
-        "query": 'max(commonplace_queue_desired_workers{runtime="ns.rt"})',
+        "query": 'max(commonplace_queue_desired_workers{namespace="ns",runtime="ns.rt"})',
         "threshold": "1",
         "activationThreshold": "0",
         "ignoreNullValues": "false",

@@ -592,10 +592,13 @@ async def test_the_queues_figures_are_honest(admin_pool: Pool, runtime_pool: Poo
     assert await store.queue_stats(runtime_pool) == {
         "backlog": 0,
         "oldestSeconds": 0,
+        "sessions": 0,
         "inFlight": 0,
+        "busySessions": 0,
         "workers": 0,
         "serviceSeconds": None,
         "arrivalRate": 0,
+        "steadyRate": 0,
     }
     put = await put_event(admin_pool, tenant, session="c:-:one")
     await put_event(admin_pool, tenant, session="c:-:two")
