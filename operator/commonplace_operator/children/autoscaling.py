@@ -92,7 +92,8 @@ def worker_scaled_object(runtime: MemoryRuntime, prometheus_address: str) -> dic
                     "metricType": "AverageValue",
                     "metadata": {
                         "serverAddress": prometheus_address,
-                        # Equal on every replica of the API; absent rather than old. The namespace, for any pod may export any runtime.
+                        # Equal on every replica of the API; absent rather than old. With the namespace: any pod
+                        # may export a number for any runtime.
                         "query": f'max({METRIC}{{namespace="{runtime.namespace}",runtime="{runtime_label(runtime)}"}})',
                         "threshold": "1",
                         "activationThreshold": "0",
