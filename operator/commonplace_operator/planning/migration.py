@@ -11,6 +11,8 @@ from commonplace_operator.resources.reasons import Reason
 
 RETRY_FIRST_SECONDS: Final = 20.0
 RETRY_LIMIT_SECONDS: Final = 600.0
+POD_SECONDS: Final = 30.0
+"""How long a Job may be without a pod before that is worth a word."""
 _REASONS: Final = {
     "DatabaseRolesMissing": Reason.DATABASE_ROLES_MISSING,
     "SchemaNewer": Reason.SCHEMA_NEWER,
@@ -61,6 +63,14 @@ def plan_migration(jobs: Sequence[MigrationJob], *, fingerprint: str, version: s
             return MigrationPlan(is_done=True, delete=(*others, *older))
         case "running":
             message = f"Job {newest.name} migrates the database for version {version}"
+            if not newest.has_pod and (now - newest.created_at).total_seconds() > POD_SECONDS:
+                return MigrationPlan(
+                    is_done=False,
+                    delete=older,
+                    reason=Reason.PODS_NOT_CREATED,
+                    message=f"Job {newest.name} gets no pod, for a quota or an admission policy maybe: "
+                    f"kubectl describe job {newest.name} says why",
+                )
             if not older:
                 return MigrationPlan(is_done=False, message=message)
             # Until it is over nothing is known that is newer than why the last try failed.

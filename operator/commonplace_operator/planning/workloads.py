@@ -111,7 +111,7 @@ class MigrationJob:
     """
     A live migration Job. `fingerprint`: of what it does; `attempt` counts from 1.
 
-    report: what it left behind, once it ended; ended_at: when that was.
+    report: what it left behind, once it ended; ended_at: when that was. has_pod: whether it ever got one.
     """
 
     name: str
@@ -119,6 +119,8 @@ class MigrationJob:
     fingerprint: str
     attempt: int
     state: Literal["running", "done", "failed"]
+    created_at: datetime
+    has_pod: bool
     ended_at: datetime | None = None
     report: MigrationReport | None = None
     note: str = ""
@@ -138,17 +140,24 @@ class MigrationJob:
         }
         failed = conditions.get("Failed")
         ended = (failed or conditions.get("Complete") or {}).get("lastTransitionTime")
-        own = [pod for pod in pods if (pod["metadata"].get("labels") or {}).get("job-name") == metadata["name"]]
+        own = [pod for pod in pods if _is_owned(pod, metadata["uid"])]
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
             fingerprint=fingerprint,
             attempt=int(attempt),
             state="done" if "Complete" in conditions else "failed" if failed else "running",
+            created_at=parse_time(metadata["creationTimestamp"]),
+            has_pod=bool(own),
             ended_at=parse_time(ended) if ended else None,
             report=_report(own),
             note=str((failed or {}).get("message", "")),
         )
+
+
+def _is_owned(pod: Mapping[str, Any], uid: str) -> bool:
+    # Not by the label job-name: anybody may set that, and what the pod says is shown to administrators.
+    return any(reference.get("uid") == uid for reference in pod["metadata"].get("ownerReferences") or ())
 
 
 def _report(pods: Iterable[Mapping[str, Any]]) -> MigrationReport | None:

@@ -16,7 +16,13 @@ from tests.unit.operator.factories import NOW
 
 
 def job(fingerprint: str, attempt: int, state: Any, report: MigrationReport | None = None, **more: Any) -> MigrationJob:
-    values = {"ended_at": NOW if state == "failed" else None, "report": report, "note": "BackoffLimitExceeded"} | more
+    values = {
+        "ended_at": NOW if state == "failed" else None,
+        "report": report,
+        "note": "BackoffLimitExceeded",
+        "created_at": NOW,
+        "has_pod": True,
+    } | more
     return MigrationJob(
         name=f"main-migrate-{fingerprint}-{attempt}",
         uid=f"{fingerprint}-{attempt}",
@@ -43,6 +49,15 @@ def test_nothing_rolls_out_while_it_runs() -> None:
     found = plan(job("old", 1, "done"), job("new", 1, "running"))
     assert (found.is_done, found.start, found.delete) == (False, None, ())
     assert "main-migrate-new-1" in found.message
+
+
+def test_a_job_that_gets_no_pod_is_told_of() -> None:
+    stuck = job("new", 1, "running", has_pod=False)
+    assert plan(stuck, seconds=5).reason is Reason.MIGRATION_PENDING
+    told = plan(stuck, seconds=60)
+    assert (told.reason, told.is_done, told.start) == (Reason.PODS_NOT_CREATED, False, None)
+    assert "kubectl describe job main-migrate-new-1" in told.message
+    assert plan(job("new", 1, "running"), seconds=60).reason is Reason.MIGRATION_PENDING
 
 
 def test_success_rolls_out_and_forgets_all_others() -> None:

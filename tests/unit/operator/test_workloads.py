@@ -202,6 +202,7 @@ def migration(conditions: list[dict[str, str]], termination: str | None = None, 
             "name": "main-migrate-abc-2",
             "uid": "u",
             "labels": {"commonplace.dev/migration": "abc"},
+            "creationTimestamp": "2026-01-01T00:00:00Z",
             **metadata,
         },
         "status": {"conditions": conditions},
@@ -209,10 +210,10 @@ def migration(conditions: list[dict[str, str]], termination: str | None = None, 
     ended = {"state": {"terminated": {"message": termination}}}
     pods: list[dict[str, Any]] = [
         {
-            "metadata": {"name": "p", "labels": {"job-name": "main-migrate-abc-2"}},
+            "metadata": {"name": "p", "ownerReferences": [{"uid": "u"}]},
             "status": {"containerStatuses": [ended]},
         },
-        {"metadata": {"name": "other", "labels": {"job-name": "main-migrate-abc-1"}}},
+        {"metadata": {"name": "other", "labels": {"job-name": "main-migrate-abc-2"}}},
     ]
     return MigrationJob.parse(body, pods if termination is not None else [])
 
@@ -224,6 +225,20 @@ def test_a_job_is_read_with_its_report() -> None:
     assert found is not None
     assert (found.state, found.attempt, found.fingerprint, found.report) == ("failed", 2, "abc", report)
     assert found.note == "limit"
+
+
+def test_what_a_pod_says_that_only_bears_the_label_is_not_believed() -> None:
+    report = MigrationReport(outcome="failed", reason="DatabaseRolesMissing", message="run this", sql="DROP DATABASE x")
+    said = {"state": {"terminated": {"message": report.to_json()}}}
+    pod = {
+        "metadata": {"name": "p", "labels": {"job-name": "main-migrate-abc-1"}, "ownerReferences": [{"uid": "other"}]},
+        "status": {"containerStatuses": [said]},
+    }
+    labels = {"commonplace.dev/migration": "abc"}
+    metadata = {"name": "main-migrate-abc-1", "uid": "u", "labels": labels, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    found = MigrationJob.parse({"metadata": metadata}, [pod])
+    assert found is not None
+    assert (found.report, found.has_pod) == (None, False)
 
 
 def test_a_job_without_an_end_runs_and_a_foreign_one_is_none() -> None:
