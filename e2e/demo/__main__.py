@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+import httpx2
+
 from commonplace_runtime.embedded import EmbeddedServerFailed
 from e2e.cluster.cache import ClusterError
 from e2e.demo.managed import ManagedStack, ManagedStory
@@ -66,7 +68,7 @@ def _run_pods(stack: ExitStack, report: Report, kind: str) -> int:
     error: Exception | None = None
     try:
         story.tell()
-    except CheckFailed as failure:
+    except (CheckFailed, OSError, ValueError, KeyError, httpx2.HTTPError) as failure:
         error = failure
     print("\n" + report.summary(), flush=True)
     if error is not None:

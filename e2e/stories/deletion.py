@@ -6,7 +6,7 @@ from e2e.report import CheckFailed
 from e2e.site import Site
 
 REFUSED: Final = "deletion: the keys of a deleted team are refused"
-GONE: Final = "deletion: nothing of the team is left in the cluster"
+GONE: Final = "deletion: key, quota and Secret go after their team"
 OTHERS: Final = "deletion: another team's key still works"
 ROWS: Final = (REFUSED, GONE, OTHERS)
 _TEAM: Final = "leaving"
