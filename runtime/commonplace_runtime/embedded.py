@@ -129,8 +129,9 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while subprocess.run(ready, check=False, timeout=10).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
+                said = _tail(log)  # before a temporary directory goes
                 self.stop()
-                raise EmbeddedServerFailed(f"PostgreSQL did not start in {self.data_dir}:\n{_tail(log)}")
+                raise EmbeddedServerFailed(f"PostgreSQL did not start in {self.data_dir}:\n{said}")
             time.sleep(0.05)
         if self._process.pid != _postmaster_of(pgdata):
             self._process.wait(10)
@@ -219,8 +220,9 @@ class EmbeddedRedis:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
+                said = _tail(log)
                 self.stop()
-                raise EmbeddedServerFailed(f"Redis did not start on port {self.port}:\n{_tail(log)}")
+                raise EmbeddedServerFailed(f"Redis did not start on port {self.port}:\n{said}")
             time.sleep(0.02)
         return self
 

@@ -59,12 +59,8 @@ async def world(control_plane: ControlPlane, namespace: str, database: Database)
 
 
 @pytest.fixture(scope="session")
-async def password_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PasswordServer]:
-    folder = tmp_path_factory.mktemp("password-server")
-    # The server runs as another user where the tests are root.
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    async with PasswordServer.started(folder) as server:
+async def password_server() -> AsyncIterator[PasswordServer]:
+    async with PasswordServer.started() as server:
         yield server
 
 

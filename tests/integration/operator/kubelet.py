@@ -4,7 +4,9 @@ import asyncio
 import base64
 import json
 import os
+import shutil
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +32,15 @@ MERGE: Final = "application/merge-patch+json"
 _KINDS: Final = KINDS | {kind.kind: kind for kind in (*names.OURS, names.POD, names.NAMESPACE)}
 
 
+def _public_file(name: str, text: str) -> Path:
+    """Not below pytest's own folder: where the tests are root the server is another user, who may not enter that."""
+    folder = Path(tempfile.mkdtemp(prefix="commonplace-hba-"))
+    folder.chmod(0o755)
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o644)
+    return folder / name
+
+
 @dataclass(frozen=True, kw_only=True)
 class PasswordServer:
     """A Postgres that asks for passwords over TCP, as a pod would reach it; `app` may create roles."""
@@ -39,10 +50,8 @@ class PasswordServer:
 
     @classmethod
     @asynccontextmanager
-    async def started(cls, folder: Path) -> AsyncIterator["PasswordServer"]:
-        hba = folder / "pg_hba.conf"
-        hba.write_text(HBA)
-        hba.chmod(0o644)
+    async def started(cls) -> AsyncIterator["PasswordServer"]:
+        hba = _public_file("pg_hba.conf", HBA)
         port = free_port()
         settings = {"listen_addresses": "127.0.0.1", "hba_file": str(hba), "fsync": "off", "full_page_writes": "off"}
         # pg_isready, by which the start is awaited, reads it too.
@@ -59,6 +68,7 @@ class PasswordServer:
             yield found
         finally:
             server.stop()
+            shutil.rmtree(hba.parent)
 
     def socket_url(self, database: str = "postgres") -> str:
         return f"{self.server.url(database=database)}&port={self.port}"
@@ -165,7 +175,14 @@ class ManagedWorld(World):
     async def end_job(self, job: Mapping[str, Any], *, code: int, message: str) -> None:
         """The Job's pod has ended so; the Job controller draws its conclusion."""
         name = job["metadata"]["name"]
-        pods = await until(lambda: self.find("Pod", job=name), f"a pod of Job {name}")
+
+        def own() -> list[dict[str, Any]]:
+            # By uid: the pods of a deleted Job of the same name may still be there.
+            uid = job["metadata"]["uid"]
+            found = self.find("Pod", job=name)
+            return [pod for pod in found if any(r["uid"] == uid for r in pod["metadata"].get("ownerReferences", []))]
+
+        pods = await until(own, f"a pod of Job {name}")
         ended = {"exitCode": code, "message": message, "startedAt": now(), "finishedAt": now()}
         self.pod_status(pods[0], phase="Failed" if code else "Succeeded", state={"terminated": ended}, is_ready=False)
         await until(

@@ -14,7 +14,7 @@ from tests.unit.operator.managed import EXAMPLES, Example, children
 CHILDREN = {
     "Secret": ["main-database"],
     "ServiceAccount": ["main-runtime"],
-    "Service": ["main-api"],
+    "Service": ["main-api", "main-worker"],
     "PodDisruptionBudget": ["main-api", "main-worker"],
     "NetworkPolicy": ["main-api", "main-deny", "main-migrate", "main-worker"],
 }

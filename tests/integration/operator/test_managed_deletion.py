@@ -119,6 +119,8 @@ async def test_a_runtime_that_is_made_again_takes_up_where_it_was(managed_world:
     await with_tenants(world)
     team = (world.get("MemoryTeam", "team") or {})["status"]["teamId"]
     world.delete("MemoryRuntime", "main")
+    # Told by the pass that found it gone, after which nothing is written for the old one any more.
+    await world.reason("MemoryTeam", "team", "RuntimeNotFound")
     await until(lambda: not left(world), "every child gone", 60)
 
     await world.installed()

@@ -20,13 +20,15 @@ async def test_a_runtime_publishes_its_address_and_counts_teams(operator: Operat
     assert world.condition("MemoryRuntime", "rt", "NotImplemented") == {}
 
 
-async def test_a_managed_runtime_says_that_it_is_not_there_yet(operator: OperatorProcess, world: World) -> None:
-    world.create("MemoryRuntime", "rt", {"database": {"ownerSecretRef": {"name": "x"}}, "workers": {"replicas": 3}})
+async def test_what_concerns_pods_is_somebody_elses_with_external_and_said_so(
+    operator: OperatorProcess, world: World
+) -> None:
+    world.runtime(workers={"replicas": 3})
 
-    await world.reason("MemoryRuntime", "rt", "NotImplementedYet")
+    await world.ready("MemoryRuntime", "rt")
 
     condition = world.condition("MemoryRuntime", "rt", "NotImplemented")
-    assert condition["message"].endswith("spec.database.ownerSecretRef, spec.workers.replicas")
+    assert condition["message"].endswith("spec.workers.replicas")
 
 
 async def test_a_runtime_without_its_secret_says_so_and_heals(operator: OperatorProcess, world: World) -> None:
