@@ -203,6 +203,17 @@ class Site:
         headers = {"Authorization": f"Bearer {token or self.secret()['token']}"}
         return self.http.request(method, self.api_url + path, json=body, headers=headers)
 
+    def reach_api(self) -> None:
+        """Until the API answers from outside: its NodePort follows a moment after its pods are ready."""
+
+        def answers() -> bool:
+            try:
+                return self.http.get(self.api_url + contract.HEALTH_PATH).status_code == 200
+            except httpx2.HTTPError:
+                return False
+
+        self.until(answers, f"nobody answered at {self.api_url}", seconds=60)
+
     def search(self, query: str, *, limit: int = 20, token: str | None = None) -> list[dict[str, Any]]:
         """Memories over MCP with the official client, at the URL from the Secret."""
         secret = self.secret()

@@ -2,16 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
-import httpx2
-
-from commonplace_runtime import contract
 from e2e.demo.stack import Cluster
 from e2e.demo.story import SAMPLES, Story
 from e2e.site import SAMPLE_URL, SYSTEM, TENANT, PodCluster, Site
-
-REACHED_SECONDS: Final = 60
 
 
 @dataclass(kw_only=True)
@@ -67,10 +61,4 @@ class ManagedStory(Story):
     def wait_ready(self) -> None:
         """Until every object is Ready, and the node has heard of it: its NodePort follows a moment later."""
         super().wait_ready()
-        self._await(self._answers, REACHED_SECONDS, f"nobody answered at {self.stack.api_url}")
-
-    def _answers(self) -> bool:
-        try:
-            return self.http.get(self.stack.api_url + contract.HEALTH_PATH).status_code == 200
-        except httpx2.HTTPError:
-            return False
+        self.stack.site.reach_api()

@@ -36,6 +36,7 @@ def tell(site: Site) -> None:
             site.kubectl("delete", "persistentvolumeclaim", "data-main-postgres-0", "--timeout=120s", seconds=150)
             site.apply_samples()
             site.wait("memoryruntime/main", "condition=Ready")
+            site.reach_api()
             # The key's condition is that of the old database; its token works once its row is in the new one.
             site.until(lambda: _is_known(site, token), "the key was not put into the new database", seconds=90, every=1)
             if any(PLANTED in item["content"] for item in site.search(QUESTION, limit=50)):

@@ -34,6 +34,7 @@ def tell(site: Site) -> None:
         site.open_node_port()
         site.apply_samples()
         site.wait("memoryruntime/main", "condition=Ready")
+        site.reach_api()
         for what in ("memoryteam/shop", "apikey/checkout-agent"):
             site.wait(what, "condition=Ready", seconds=60)
         row.seen = site.kubectl("get", "memoryruntime", "main", "--no-headers").strip()

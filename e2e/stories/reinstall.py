@@ -41,6 +41,7 @@ def tell(site: Site) -> None:
         site.until(lambda: not _pods(site), "pods outlived their runtime", seconds=120)
         site.apply_samples()
         site.wait("memoryruntime/main", "condition=Ready")
+        site.reach_api()
         site.wait("apikey/checkout-agent", "condition=Ready", seconds=90)
         row.seen = f"recalled at rank {_ranks(site)} with the token from the Secret"
 
