@@ -22,10 +22,15 @@ _TRIAL = (
 
 @dataclass(frozen=True, kw_only=True)
 class Pods:
-    """What runs: the workloads by component (absent: not made yet), and what is wrong with their pods."""
+    """
+    What runs: the workloads by component (absent: not made yet), and what is wrong with their pods.
+
+    steady: components that served when last looked at, and to which we applied nothing since.
+    """
 
     workloads: dict[str, Workload]
     troubles: tuple[PodTrouble, ...] = ()
+    steady: frozenset[str] = frozenset()
 
     def trouble(self, component: str) -> PodTrouble | None:
         """The newest trouble of a component."""
@@ -80,9 +85,19 @@ def component_condition(type_: ConditionType, component: str, pods: Pods, *, is_
         return negative(type_, trouble.reason, f"{said}; {trouble.message}")
     if workload.failure:
         return negative(type_, Reason.PODS_NOT_CREATED, f"{said}; {workload.failure}")
-    if component == WORKER and workload.is_scaling:
+    if component == WORKER and (workload.is_scaling or is_scaled_unseen(component, pods)):
         return positive(type_, Reason.AVAILABLE, said)
     return negative(type_, Reason.PROGRESSING, f"{said}, {workload.updated} of the newest template")
+
+
+def is_scaled_unseen(component: str, pods: Pods) -> bool:
+    """
+    Whether somebody changed a number that the Deployment controller has not seen yet.
+
+    Its counts are of before, and say nothing of the template: a rollout is what we apply, and we applied nothing.
+    """
+    workload = pods.workloads[component]
+    return component in pods.steady and not workload.is_observed and workload.available > 0
 
 
 def migration_condition(migration: MigrationPlan, pods: Pods) -> Condition | None:

@@ -20,7 +20,7 @@ class Workload:
     """
     A live Deployment or StatefulSet. `wanted`: its own `spec.replicas`.
 
-    updated: pods of the newest template; available: pods that serve, of any template.
+    updated: pods of the newest template; available: pods that serve, of any template. content: names what we applied.
     """
 
     wanted: int
@@ -29,6 +29,7 @@ class Workload:
     available: int
     is_observed: bool
     failure: str | None = None
+    content: str = ""
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> "Workload":
@@ -44,6 +45,7 @@ class Workload:
             available=status.get("availableReplicas", status.get("readyReplicas", 0)),
             is_observed=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 0),
             failure=str(failed.get("message", "")) if is_failed and failed else None,
+            content=(body["metadata"].get("annotations") or {}).get(names.ANNOTATION_CONTENT_HASH, ""),
         )
 
     @property

@@ -88,7 +88,7 @@ async def run_installation(context: Context, runtime: MemoryRuntime) -> Managed:
         if migration.is_done:
             for manifest in after_migration(this):
                 await children.put(context, runtime, manifest)
-            pods = await _pods(context, runtime)
+            pods = _since(runtime, pods, await _pods(context, runtime))
             if all(
                 component in pods.workloads and pods.workloads[component].is_rolled_out for component in (API, WORKER)
             ):
@@ -235,6 +235,15 @@ async def _pods(context: Context, runtime: MemoryRuntime) -> Pods:
         return Pods(workloads=workloads)
     pods = await context.cluster.list(names.POD, runtime.namespace, label_selector=chosen)
     return Pods(workloads=workloads, troubles=pod_troubles(pods))
+
+
+def _since(runtime: MemoryRuntime, before: Pods, after: Pods) -> Pods:
+    """What runs after this pass has applied its part, with what it had no part in."""
+    recorded = find(runtime.conditions, ConditionType.WORKERS_AVAILABLE)
+    served = recorded is not None and recorded.condition.status == "True"
+    old, new = (pods.workloads.get(WORKER) for pods in (before, after))
+    is_untouched = old is not None and new is not None and old.content == new.content
+    return replace(after, steady=frozenset({WORKER}) if served and is_untouched else frozenset())
 
 
 def _result(

@@ -146,8 +146,10 @@ def test_a_very_long_message_is_cut() -> None:
     assert len(trouble.message) < 500
 
 
-def condition(component: str, found: Workload, *troubles: PodTrouble, is_held: bool = False) -> tuple[str, str]:
-    pods = Pods(workloads={component: found}, troubles=troubles)
+def condition(
+    component: str, found: Workload, *troubles: PodTrouble, is_held: bool = False, steady: bool = False
+) -> tuple[str, str]:
+    pods = Pods(workloads={component: found}, troubles=troubles, steady=frozenset({component} if steady else ()))
     result = component_condition(ConditionType.WORKERS_AVAILABLE, component, pods, is_held=is_held)
     assert result is not None
     return result.status, result.reason
@@ -162,6 +164,15 @@ def test_workers_that_are_still_to_come_take_nothing_from_those_that_serve() -> 
     assert condition("api", growing) == ("False", "Progressing")
     assert condition("worker", growing, FAILING) == ("False", "PodsFailing")
     assert condition("worker", serving(10, availableReplicas=0)) == ("False", "Progressing")
+
+
+def test_a_number_that_the_controller_has_not_seen_yet_takes_nothing_from_workers_that_serve() -> None:
+    """Only where nothing was applied: a template that was not seen yet is a rollout."""
+    unseen = workload(replicas=5, generation=9, updatedReplicas=1, availableReplicas=1)
+    assert condition("worker", unseen) == ("False", "Progressing")
+    assert condition("worker", unseen, steady=True) == ("True", "Available")
+    assert condition("api", unseen, steady=True) == ("False", "Progressing")
+    assert condition("worker", unseen, FAILING, steady=True) == ("False", "PodsFailing")
 
 
 def test_no_worker_is_well_where_none_is_wanted_and_no_api_never() -> None:
