@@ -23,6 +23,33 @@ class Principal:
     scopes: frozenset[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What somebody may touch, and how audit names them. An administrator has no key and reaches any project."""
+
+    team_id: TeamId
+    actor: str
+    key_id: KeyId | None = None
+    project_id: ProjectId | None = None
+    request_id: str | None = None
+
+    @classmethod
+    def of(cls, principal: Principal, request_id: str) -> "Reach":
+        """What the holder of a key reaches."""
+        return cls(
+            team_id=principal.team_id,
+            key_id=principal.key_id,
+            project_id=principal.project_id,
+            actor=principal.actor,
+            request_id=request_id,
+        )
+
+    @property
+    def arguments(self) -> tuple[TeamId, KeyId | None, ProjectId | None, str, str | None]:
+        """What every tenant function of the database is told first: team, key, key's project, actor, request id."""
+        return self.team_id, self.key_id, self.project_id, self.actor, self.request_id
+
+
 RecallMode = Literal["search", "context", "recent"]
 
 

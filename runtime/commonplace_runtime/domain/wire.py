@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Final, Literal, NotRequired, TypedDict
+from typing import Final, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from commonplace_runtime.domain.models import Json
 

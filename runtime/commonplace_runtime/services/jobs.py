@@ -9,11 +9,11 @@ from typing import Final, TypeAlias
 import structlog
 
 from commonplace_runtime.domain.errors import Conflict, NotFound, Unavailable
-from commonplace_runtime.domain.models import Principal
+from commonplace_runtime.domain.models import Principal, Reach
 from commonplace_runtime.domain.wire import FINISHED, JobPage, JobRow
 from commonplace_runtime.services.doorbell import Doorbell
 from commonplace_runtime.store import job_views
-from commonplace_runtime.store.job_views import Reach, Wanted
+from commonplace_runtime.store.job_views import Wanted
 from commonplace_runtime.store.pool import Pool
 
 log = structlog.get_logger(__name__)

@@ -5,11 +5,11 @@ from typing import Final
 from uuid import UUID
 
 from commonplace_runtime.domain.errors import InvalidInput, NotFound
-from commonplace_runtime.domain.models import TeamId
+from commonplace_runtime.domain.models import Reach, TeamId
 from commonplace_runtime.services import tenants
 from commonplace_runtime.services.jobs import MAX_RETRIES
 from commonplace_runtime.store import job_views
-from commonplace_runtime.store.job_views import Reach, Wanted
+from commonplace_runtime.store.job_views import Wanted
 from commonplace_runtime.store.pool import Pool, Record
 
 _ACTOR: Final = "human:administrator"

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
 
 import asyncpg
 
 from commonplace_runtime.domain.errors import Unavailable
-from commonplace_runtime.domain.models import KeyId, Principal, ProjectId, TeamId
+from commonplace_runtime.domain.models import ProjectId, Reach, TeamId
 from commonplace_runtime.domain.wire import JobPage, JobRow, LaneRow
 from commonplace_runtime.store.calls import fetch_value
 from commonplace_runtime.store.pool import CONNECTION_FAULTS, Pool, Record, faults_as_unavailable
@@ -21,32 +20,6 @@ CHANNEL: Final = "commonplace_jobs"
 """Notified with a job's id when the job became completed, failed or cancelled."""
 Wanted: TypeAlias = "dict[str, str | None]"
 """Which jobs: "status", "sourceType", "classification" of the last error, "since" (ISO 8601); absent or None is any."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reach:
-    """Whose jobs somebody may touch, and how audit names them. An administrator has no key and reaches any project."""
-
-    team_id: TeamId
-    actor: str
-    key_id: KeyId | None = None
-    project_id: ProjectId | None = None
-    request_id: str | None = None
-
-    @classmethod
-    def of(cls, principal: Principal, request_id: str) -> "Reach":
-        """What the holder of a key reaches."""
-        return cls(
-            team_id=principal.team_id,
-            key_id=principal.key_id,
-            project_id=principal.project_id,
-            actor=principal.actor,
-            request_id=request_id,
-        )
-
-    @property
-    def _arguments(self) -> tuple[str, str | None, str | None, str, str | None]:
-        return self.team_id, self.key_id, self.project_id, self.actor, self.request_id
 
 
 async def get_jobs(
@@ -75,24 +48,24 @@ async def list_jobs(
 ) -> JobPage | None:
     """A page, newest first, and its audit row; None where there is no such project. `project`: id or name."""
     page = await fetch_value(
-        pool, _SQL["list"], *reach._arguments, mode, _no_nul(project), wanted, limit, offset, with_payload
+        pool, _SQL["list"], *reach.arguments, mode, _no_nul(project), wanted, limit, offset, with_payload
     )
     return cast("JobPage | None", page)
 
 
 async def retry_job(pool: Pool, reach: Reach, job_id: str) -> dict[str, Any] | None:
     """`{"outcome", "job", "retriedCount"}` as above `retry_job_v1`, or None for no such job."""
-    return cast("dict[str, Any] | None", await fetch_value(pool, _SQL["retry"], *reach._arguments, _no_nul(job_id)))
+    return cast("dict[str, Any] | None", await fetch_value(pool, _SQL["retry"], *reach.arguments, _no_nul(job_id)))
 
 
 async def retry_jobs(pool: Pool, reach: Reach, *, wanted: Wanted, limit: int) -> dict[str, int] | None:
     """`{"retried", "remaining"}`; `wanted` may name a "project" too. None where there is no such project."""
-    return cast("dict[str, int] | None", await fetch_value(pool, _SQL["retry_many"], *reach._arguments, wanted, limit))
+    return cast("dict[str, int] | None", await fetch_value(pool, _SQL["retry_many"], *reach.arguments, wanted, limit))
 
 
 async def cancel_job(pool: Pool, reach: Reach, job_id: str) -> dict[str, Any] | None:
     """`{"outcome", "job"}` as above `cancel_job_v1`, or None for no such job."""
-    return cast("dict[str, Any] | None", await fetch_value(pool, _SQL["cancel"], *reach._arguments, _no_nul(job_id)))
+    return cast("dict[str, Any] | None", await fetch_value(pool, _SQL["cancel"], *reach.arguments, _no_nul(job_id)))
 
 
 async def lanes(pool: Pool) -> list[LaneRow]:

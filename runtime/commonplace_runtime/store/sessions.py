@@ -1,6 +1,8 @@
 """Sessions: started, read and ended, each with its audit rows in one statement."""
 
-from typing import TypedDict, cast
+from typing import cast
+
+from typing_extensions import TypedDict
 
 from commonplace_runtime.domain.models import Principal, TeamId
 from commonplace_runtime.domain.sessions import NewSessionRow, SessionRow

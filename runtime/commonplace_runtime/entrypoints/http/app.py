@@ -15,9 +15,27 @@ from starlette.types import Scope
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import DomainError
-from commonplace_runtime.entrypoints.http import connect, events, health, jobs, recall, sessions, usage
+from commonplace_runtime.entrypoints.http import (
+    audit,
+    compat,
+    connect,
+    description,
+    erasure,
+    events,
+    health,
+    jobs,
+    keys,
+    memories,
+    projects,
+    recall,
+    sessions,
+    transfer,
+    usage,
+    worker_reads,
+)
 from commonplace_runtime.entrypoints.http.envelope import Envelope
 from commonplace_runtime.entrypoints.http.errors import HttpFault, answer_for, json_response
+from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.entrypoints.http.state import ApiState
 from commonplace_runtime.entrypoints.mcp import RecallServer
 from commonplace_runtime.services.doorbell import Doorbell, NoDoorbell
@@ -27,29 +45,15 @@ from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.job_views import listening
 from commonplace_runtime.store.pool import Pool, open_pool_patiently
 
-_ROUTES: Final[tuple[tuple[str, str, Any], ...]] = (
-    ("POST", "/v1/events", events.post_event),
-    ("POST", "/v1/events/batch", events.post_events),
-    ("GET", "/v1/events/{event_id}", events.get_event),
-    ("POST", "/v1/sessions/start", sessions.post_start),
-    ("GET", "/v1/sessions/{session_id}", sessions.get_session),
-    ("POST", "/v1/sessions/{session_id}/end", sessions.post_end),
-    ("GET", "/v1/jobs", jobs.get_jobs),
-    ("POST", "/v1/jobs/retry", jobs.post_retries),
-    ("GET", "/v1/jobs/{job_id}", jobs.get_job),
-    ("POST", "/v1/jobs/{job_id}/retry", jobs.post_retry),
-    ("POST", "/v1/jobs/{job_id}/cancel", jobs.post_cancel),
-    ("GET", "/v1/teams/{team_id}/jobs", jobs.get_team_jobs),
-    ("GET", "/v1/projects/{project_id}/jobs", jobs.get_project_jobs),
-    ("GET", "/v1/usage", usage.get_usage),
-    ("POST", "/v1/search", recall.post_search),
-    ("POST", "/v1/context", recall.post_context),
-    ("GET", "/v1/connect", connect.get_connect),
-    ("GET", "/v1/info", health.get_info),
-    ("GET", contract.HEALTH_PATH, health.get_healthz),
-    ("GET", "/api/health", health.get_health),
-    ("GET", contract.READINESS_PATH, health.get_readiness),
+OPERATIONS: Final[tuple[Operation, ...]] = tuple(
+    operation
+    for module in (
+        *(events, sessions, jobs, recall, memories, projects, erasure, transfer),
+        *(keys, connect, usage, audit, compat, worker_reads, health, description),
+    )
+    for operation in module.OPERATIONS
 )
+"""Every route but MCP's, in the order in which they are looked for."""
 
 
 class _NamedRoute(Route):
@@ -89,8 +93,8 @@ def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbe
         exception_handlers={DomainError: _on_fault, HttpFault: _on_fault, HTTPException: _on_http_exception},
     )
     app.state.api = state
-    for method, path, handler in _ROUTES:
-        app.add_api_route(path, handler, methods=[method], response_model=None)
+    for operation in OPERATIONS:
+        app.add_api_route(operation.path, operation.handler, methods=[operation.method], response_model=None)
     app.router.routes.append(_NamedRoute(contract.MCP_PATH, endpoint=mcp, include_in_schema=False))
     for route in app.router.routes:
         _relax(route)

@@ -10,6 +10,7 @@ from commonplace_runtime import contract
 from commonplace_runtime.domain.models import Principal
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.entrypoints.http.errors import json_response
+from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import state_of
 
@@ -26,3 +27,6 @@ async def get_connect(request: Request, _principal: Reader) -> Response:
     """The MCP address and the line that connects Claude Code. Never mints a key."""
     url = contract.mcp_url(state_of(request).settings.public_url or str(request.base_url))
     return json_response({"mcpUrl": url, "connectCommand": contract.connect_command(url, _PLACEHOLDER), "hint": _HINT})
+
+
+OPERATIONS: Final = (Operation(method="GET", path="/v1/connect", handler=get_connect, id="getConnect", tag="Keys"),)

@@ -1,7 +1,7 @@
 """POST /v1/events, POST /v1/events/batch, GET /v1/events/:id."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.wire import FINISHED, IngestedRow, JobRow, Transport, awaited_job, brief_job
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
+from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.entrypoints.http.queries import read_flag
 from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
@@ -97,3 +98,12 @@ def _awaited(item: IngestedRow, jobs: Mapping[str, JobRow], transport: Transport
     if is_batch and job["status"] not in FINISHED:
         answer["waitTimedOut"] = True
     return answer
+
+
+OPERATIONS: Final = (
+    Operation(method="POST", path="/v1/events", handler=post_event, id="createEvent", tag="Capture", status=201),
+    Operation(
+        method="POST", path="/v1/events/batch", handler=post_events, id="createEvents", tag="Capture", status=201
+    ),
+    Operation(method="GET", path="/v1/events/{event_id}", handler=get_event, id="getEvent", tag="Capture"),
+)

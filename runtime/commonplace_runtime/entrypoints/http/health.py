@@ -11,6 +11,7 @@ from commonplace_runtime import contract
 from commonplace_runtime.domain.wire import LANE_NAMES, RUNTIME
 from commonplace_runtime.entrypoints.doorbell import STREAM
 from commonplace_runtime.entrypoints.http.errors import json_response
+from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.entrypoints.http.state import ApiState, state_of
 from commonplace_runtime.services.readiness import readiness
 
@@ -93,3 +94,11 @@ def _queue(state: ApiState) -> dict[str, Any]:
 
 def _generation() -> dict[str, Any]:
     return {"status": "disabled", "reason": "memories are made by worker processes, not by the api"}
+
+
+OPERATIONS: Final = (
+    Operation(method="GET", path="/v1/info", handler=get_info, id="getInfo", tag="Health"),
+    Operation(method="GET", path=contract.HEALTH_PATH, handler=get_healthz, id="getLiveness", tag="Health"),
+    Operation(method="GET", path="/api/health", handler=get_health, id="getHealth", tag="Health"),
+    Operation(method="GET", path=contract.READINESS_PATH, handler=get_readiness, id="getReadiness", tag="Health"),
+)

@@ -16,11 +16,12 @@ from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
 from commonplace_runtime.domain.wire import JobPage, full_job, listed_job
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
+from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.entrypoints.http.security import needs
-from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
+from commonplace_runtime.entrypoints.http.state import reach_of, request_id_of, state_of
 from commonplace_runtime.services import jobs
 from commonplace_runtime.services.jobs import MAX_OFFSET, MAX_RETRIES, JobQuery
-from commonplace_runtime.store.job_views import Reach, Wanted
+from commonplace_runtime.store.job_views import Wanted
 
 JobReader = Annotated[Principal, Depends(needs(Access.JOBS))]
 JobOperator = Annotated[Principal, Depends(needs(Access.WRITE))]
@@ -34,7 +35,7 @@ _WHOLE_NUMBER: Final = re.compile(r"\s*([+-]?[0-9]{1,15})")
 
 async def get_job(request: Request, principal: JobReader, job_id: str) -> Response:
     """One job; 404 for another team's and for a sibling project's."""
-    job = await jobs.get_job(state_of(request).pool, _reach(request, principal), job_id)
+    job = await jobs.get_job(state_of(request).pool, reach_of(request, principal), job_id)
     return json_response({"generationJob": full_job(job)})
 
 
@@ -52,7 +53,7 @@ async def get_jobs(request: Request, principal: JobReader) -> Response:
     }
     query = _query(request, "jobs_list", project=_text(asked.get("projectId")), wanted=wanted, payload=with_payload)
     try:
-        page = await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query)
+        page = await jobs.list_jobs(state_of(request).pool, reach_of(request, principal), query)
     except NotFound:  # a filter that nothing matches, unlike a path that leads nowhere
         page = {"jobs": [], "total": 0}
     return _listed(page, query, {"requestId": request_id_of(request)})
@@ -64,20 +65,20 @@ async def get_team_jobs(request: Request, principal: JobReader, team_id: str) ->
         raise NotFound("Team not found")
     status = {"status": _one_of(request.query_params.get("status"), _STATUSES)}
     query = _query(request, "team_jobs", project=None, wanted=status)
-    return _listed(await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query), query, {})
+    return _listed(await jobs.list_jobs(state_of(request).pool, reach_of(request, principal), query), query, {})
 
 
 async def get_project_jobs(request: Request, principal: JobReader, project_id: str) -> Response:
     """The same of one project, by id or name; 404 where the key does not reach it."""
     status = {"status": _one_of(request.query_params.get("status"), _STATUSES)}
     query = _query(request, "project_jobs", project=project_id, wanted=status)
-    return _listed(await jobs.list_jobs(state_of(request).pool, _reach(request, principal), query), query, {})
+    return _listed(await jobs.list_jobs(state_of(request).pool, reach_of(request, principal), query), query, {})
 
 
 async def post_retry(request: Request, principal: JobOperator, job_id: str) -> Response:
     """Queue a job again that failed, was cancelled or lost its worker."""
     state = state_of(request)
-    done = await jobs.retry_job(state.pool, state.doorbell, _reach(request, principal), job_id)
+    done = await jobs.retry_job(state.pool, state.doorbell, reach_of(request, principal), job_id)
     return json_response(
         {
             "generationJob": full_job(done.job),
@@ -108,20 +109,16 @@ async def post_retries(request: Request, principal: JobOperator) -> Response:
     if issues:
         raise InvalidFields(issues)
     state = state_of(request)
-    done = await jobs.retry_jobs(state.pool, state.doorbell, _reach(request, principal), wanted, limit=limit)
+    done = await jobs.retry_jobs(state.pool, state.doorbell, reach_of(request, principal), wanted, limit=limit)
     return json_response({**done, "requestId": request_id_of(request)})
 
 
 async def post_cancel(request: Request, principal: JobOperator, job_id: str) -> Response:
     """Cancel a job. A call that is under way goes on, and its result is discarded."""
-    job, was_cancelled = await jobs.cancel_job(state_of(request).pool, _reach(request, principal), job_id)
+    job, was_cancelled = await jobs.cancel_job(state_of(request).pool, reach_of(request, principal), job_id)
     return json_response(
         {"generationJob": full_job(job), "alreadyCancelled": was_cancelled, "requestId": request_id_of(request)}
     )
-
-
-def _reach(request: Request, principal: Principal) -> Reach:
-    return Reach.of(principal, request_id_of(request))
 
 
 def _query(request: Request, mode: str, *, project: str | None, wanted: Wanted, payload: bool = False) -> JobQuery:
@@ -167,3 +164,16 @@ def _moment(text: str | None) -> str | None:
     """A moment as `read_date` knows it, for Postgres; None for anything else."""
     moment = read_date(text or "")
     return None if moment is None else moment.isoformat()
+
+
+OPERATIONS: Final = (
+    Operation(method="GET", path="/v1/jobs", handler=get_jobs, id="listJobs", tag="Jobs"),
+    Operation(method="POST", path="/v1/jobs/retry", handler=post_retries, id="retryJobs", tag="Jobs"),
+    Operation(method="GET", path="/v1/jobs/{job_id}", handler=get_job, id="getJob", tag="Jobs"),
+    Operation(method="POST", path="/v1/jobs/{job_id}/retry", handler=post_retry, id="retryJob", tag="Jobs"),
+    Operation(method="POST", path="/v1/jobs/{job_id}/cancel", handler=post_cancel, id="cancelJob", tag="Jobs"),
+    Operation(method="GET", path="/v1/teams/{team_id}/jobs", handler=get_team_jobs, id="listTeamJobs", tag="Jobs"),
+    Operation(
+        method="GET", path="/v1/projects/{project_id}/jobs", handler=get_project_jobs, id="listProjectJobs", tag="Jobs"
+    ),
+)

@@ -13,6 +13,7 @@ from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
 from commonplace_runtime.domain.wire import ObservationRow, context_of
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
+from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
 from commonplace_runtime.services.search import recall_memories
@@ -55,3 +56,9 @@ def _read(body: object, mode: RecallMode) -> Recall:
     if issues:
         raise InvalidFields(issues)
     return wanted
+
+
+OPERATIONS: Final = (
+    Operation(method="POST", path="/v1/search", handler=post_search, id="search", tag="Recall"),
+    Operation(method="POST", path="/v1/context", handler=post_context, id="getContext", tag="Recall"),
+)

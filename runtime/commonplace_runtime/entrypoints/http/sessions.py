@@ -1,6 +1,6 @@
 """POST /v1/sessions/start, GET /v1/sessions/:id, POST /v1/sessions/:id/end."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -12,6 +12,7 @@ from commonplace_runtime.domain.sessions import read_session
 from commonplace_runtime.domain.wire import brief_job
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
+from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
 from commonplace_runtime.services import sessions
@@ -45,3 +46,10 @@ async def post_end(request: Request, principal: Writer, session_id: str) -> Resp
         state.pool, state.doorbell, principal, session_id, request_id=request_id_of(request)
     )
     return json_response({"session": ended.session, "generationJob": brief_job(ended.job, ended.transport)})
+
+
+OPERATIONS: Final = (
+    Operation(method="POST", path="/v1/sessions/start", handler=post_start, id="startSession", tag="Capture"),
+    Operation(method="GET", path="/v1/sessions/{session_id}", handler=get_session, id="getSession", tag="Capture"),
+    Operation(method="POST", path="/v1/sessions/{session_id}/end", handler=post_end, id="endSession", tag="Capture"),
+)

@@ -8,6 +8,7 @@ from uuid import uuid4
 from starlette.requests import Request
 
 from commonplace_runtime.domain.errors import Unavailable
+from commonplace_runtime.domain.models import Principal, Reach
 from commonplace_runtime.ids import utc_now
 from commonplace_runtime.services.doorbell import Doorbell
 from commonplace_runtime.services.jobs import JobNotices
@@ -47,3 +48,8 @@ def request_id_of(request: Request) -> str:
     """The id of this request, as the envelope has chosen it."""
     found: str = request.scope.setdefault("state", {}).setdefault("request_id", str(uuid4()))
     return found
+
+
+def reach_of(request: Request, principal: Principal) -> Reach:
+    """What the holder of the request's key reaches, and how audit names this request."""
+    return Reach.of(principal, request_id_of(request))

@@ -1,0 +1,2 @@
+-- Memories and projects as resources: made, read, listed, changed and superseded.
+SELECT;

@@ -1,0 +1,2 @@
+-- Erasure that reaches everything, in batches.
+SELECT;

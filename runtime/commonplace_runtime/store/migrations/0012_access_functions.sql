@@ -1,0 +1,2 @@
+-- Keys over HTTP, limits from the environment, and the audit as people read it.
+SELECT;

@@ -1,0 +1,2 @@
+-- What claude-mem's hooks and tools read from their local worker.
+SELECT;

@@ -1,0 +1,2 @@
+-- The hot paths, measured and made cheaper.
+SELECT;
