@@ -16,6 +16,8 @@ class Access(Enum):
     READ = frozenset({"memories:read", "observations:read", "*"})
     JOBS = frozenset({"memories:read", "jobs:read", "*"})
     WRITE = frozenset({"memories:write", "*"})
+    TOOLS = frozenset({"memories:read", "observations:read", "memories:write", "*"})
+    """The MCP tools that read and write: reading or writing opens the door, and each tool asks for its own family."""
     PAYLOADS = frozenset({"memories:admin", "*"})
 
     def is_open_to(self, scopes: frozenset[str]) -> bool:

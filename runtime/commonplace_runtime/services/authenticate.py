@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import NotAuthenticated, NotPermitted, QuotaExceeded, RateLimited
 from commonplace_runtime.domain.models import Principal
-from commonplace_runtime.domain.quotas import MinuteCount, Spending, refusal
+from commonplace_runtime.domain.quotas import Spending, Usage, refusal
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.store import principals
 from commonplace_runtime.store.pool import Pool
@@ -16,10 +16,10 @@ REFUSED = "Invalid API key or insufficient scope"
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """An admitted caller, or why not. `minute`: what to tell about the rate, None where it is not limited."""
+    """An admitted caller, or why not. `usage`: what was counted, for whoever learns later what is being spent."""
 
     principal: Principal
-    minute: MinuteCount | None
+    usage: Usage
     refusal: RateLimited | QuotaExceeded | None
 
 
@@ -36,4 +36,4 @@ async def authenticate(pool: Pool, token: str | None, access: Access, spending: 
     if found is None or not access.is_open_to(found[0].scopes):
         raise NotPermitted(REFUSED)
     principal, usage = found
-    return Admission(principal=principal, minute=usage.minute, refusal=refusal(usage, spending))
+    return Admission(principal=principal, usage=usage, refusal=refusal(usage, spending))
