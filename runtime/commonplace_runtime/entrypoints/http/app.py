@@ -80,6 +80,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbe
         has_doorbell=doorbell is not None,
         notices=JobNotices(_listening(settings)),
         given_pool=pool,
+        operations=OPERATIONS,
     )
     mcp = RecallServer(state)
     app = FastAPI(

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.models import Principal
@@ -23,10 +24,20 @@ _HINT: Final = (
 )
 
 
+class Connection(TypedDict):
+    """Where MCP is, and the line that connects Claude Code, with a placeholder for the key."""
+
+    mcpUrl: str
+    connectCommand: str
+    hint: str
+
+
 async def get_connect(request: Request, _principal: Reader) -> Response:
     """The MCP address and the line that connects Claude Code. Never mints a key."""
     url = contract.mcp_url(state_of(request).settings.public_url or str(request.base_url))
     return json_response({"mcpUrl": url, "connectCommand": contract.connect_command(url, _PLACEHOLDER), "hint": _HINT})
 
 
-OPERATIONS: Final = (Operation(method="GET", path="/v1/connect", handler=get_connect, id="getConnect", tag="Keys"),)
+OPERATIONS: Final = (
+    Operation(method="GET", path="/v1/connect", handler=get_connect, id="getConnect", tag="Keys", answer=Connection),
+)
