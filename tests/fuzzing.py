@@ -260,7 +260,7 @@ class _Caller:
         except FailureGroup as group:
             for failure in group.exceptions:
                 if len(self.tally.failures) < FAILURES_KEPT:
-                    message = f"{self.tally.label}: {response.status_code} {group}\n{failure}"
+                    message = f"{self.tally.label}: {response.status_code} {group}"
                     self.tally.failures.setdefault(f"{failure.title} {response.status_code}", message)
 
     def _with_known(self, value: Any, choices: list[int], nasty: Sequence[str] = (), depth: int = 3) -> Any:
