@@ -17,6 +17,7 @@ from commonplace_runtime.entrypoints.http.security import Gate, gate_of
 Document: TypeAlias = dict[str, Any]
 
 _JSON: Final = "application/json"
+_REFERENCE: Final = "#/components/schemas/{model}"
 _PART: Final = re.compile(r"\{(\w+)\}")
 _EXAMPLE_ID: Final = "0198c5f0-7e3a-7c41-9d0a-2f6b8f1c4e55"
 _TAGS: Final = {
@@ -158,16 +159,14 @@ def _described(operations: Iterable[Operation]) -> tuple[Mapping[str, Document],
     """The schemas by operation and part, and what they share."""
     wanted: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = []
     for operation in operations:
-        parts = {"body": operation.body, "query": operation.query, "answer": operation.answer}
+        parts = {"body": operation.body, "answer": operation.answer}
         # One mode for all, though answers are never validated: in two, what both hold would have two schemas.
         wanted += [
             (f"{operation.id}.{part}", "validation", TypeAdapter(kind))
             for part, kind in parts.items()
             if kind is not None
         ]
-    schemas, shared = TypeAdapter.json_schemas(
-        wanted, ref_template="#/components/schemas/{model}", schema_generator=_Schemas
-    )
+    schemas, shared = TypeAdapter.json_schemas(wanted, ref_template=_REFERENCE, schema_generator=_Schemas)
     return {name: schema for (name, _), schema in schemas.items()}, shared.get("$defs", {})
 
 
@@ -197,7 +196,7 @@ def _operation(operation: Operation, schemas: Mapping[str, Document]) -> Documen
         if gate.spending is Spending.EXEMPT:
             texts.append("Answered also when the month is used up.")
     entry["description"] = "\n\n".join(text for text in texts if text)
-    parameters = [*_path_parameters(operation), *_query_parameters(operation, schemas)]
+    parameters = [*_path_parameters(operation), *_query_parameters(operation)]
     if parameters:
         entry["parameters"] = parameters
     if operation.body is not None:
@@ -220,10 +219,10 @@ def _path_parameters(operation: Operation) -> Iterable[Document]:
         }
 
 
-def _query_parameters(operation: Operation, schemas: Mapping[str, Document]) -> Iterable[Document]:
+def _query_parameters(operation: Operation) -> Iterable[Document]:
     if operation.query is None:
         return
-    found = schemas[f"{operation.id}.query"]
+    found = TypeAdapter(operation.query).json_schema(ref_template=_REFERENCE, schema_generator=_Schemas)
     required = found.get("required", [])
     for name, schema in found.get("properties", {}).items():
         about = {key: value for key, value in schema.items() if key != "description"}

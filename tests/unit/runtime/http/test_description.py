@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jsonschema_rs
 import pytest
@@ -102,6 +102,19 @@ def test_a_route_with_a_key_says_how_it_may_be_refused(description: Json) -> Non
     assert shown["createEvent"] == {"201", "400", "401", "402", "403", "413", "415", "429", "503"}
     assert shown["cancelJob"] == {"200", "401", "402", "403", "404", "409", "429", "503"}
     assert "402" not in shown["getUsage"]
+
+
+@of_each_operation
+def test_the_fields_of_a_query_are_parameters(operation: Operation, description: Json) -> None:
+    shown = {each["name"] for each in described(description, operation).get("parameters", ()) if each["in"] == "query"}
+    assert shown == set(() if operation.query is None else get_type_hints(operation.query))
+
+
+@of_each_operation
+def test_an_operation_describes_the_query_that_it_reads(operation: Operation) -> None:
+    source = inspect.getsource(operation.handler)
+    reads = any(word in source for word in ("query_params", "read_flag", "read_count", "_query(", "_page("))
+    assert not reads or operation.query is not None
 
 
 def test_every_reference_leads_somewhere(description: Json) -> None:
