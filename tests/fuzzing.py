@@ -42,16 +42,17 @@ CHECKS: Final = [
 KNOWN_IDS_IN_TEN: Final = 8
 """Of ten ids that are drawn, so many are replaced by known ones."""
 NASTY_DIGIT: Final = 9
-"""One text in ten is replaced by one of `NASTY`."""
+"""One text or number in ten is replaced by one of `NASTY`."""
 TEAM_KEYS_IN_TEN: Final = 3
 """Of ten calls, so many are made with a key of the whole team, the others with one of a single project."""
 FAILURES_KEPT: Final = 3
 """Of each operation."""
 NASTY: Final = (
     *("\x00", "a\x00b", "%00", " ", "\ufeff", "9" * 400, "-1", "null", "../../etc/passwd", "a' OR 1=1; --"),
+    *("--5", "1e999", "NaN", "\u00b2", "\u0663", "true,false", "Infinity", "[", "{}"),
     *("<private>hidden</private>", "<private>", "0001-01-01", "+275760-09-13T00:00:00Z", "\U0001f600" * 300),
 )
-"""What takes the place of a text now and then: Postgres, paths, dates and the redaction have each been hurt by one."""
+"""What takes the place of a value now and then: databases, paths, dates and numbers have each been hurt by one."""
 LONE: Final = "lone-surrogate-here"
 """Becomes a lone surrogate on the way out: schemathesis refuses to carry one."""
 NASTY_IN_BODIES: Final = (*NASTY, LONE, f"a {LONE} b", "word " * 30_000)
@@ -274,7 +275,7 @@ class _Caller:
             choice, known = choices[place % len(choices)], self.seeds.ids.get(name)
             if known and isinstance(inner, str) and choice % 10 < KNOWN_IDS_IN_TEN:
                 made[name] = known[choice // 10 % len(known)]
-            elif nasty and isinstance(inner, str) and choice % 10 == NASTY_DIGIT:
+            elif nasty and isinstance(inner, str | int | float) and choice % 10 == NASTY_DIGIT:
                 made[name] = nasty[choice // 10 % len(nasty)]
             else:
                 made[name] = self._with_known(inner, choices, nasty, depth - 1)
