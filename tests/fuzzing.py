@@ -57,6 +57,10 @@ LONE: Final = "lone-surrogate-here"
 """Becomes a lone surrogate on the way out: schemathesis refuses to carry one."""
 NASTY_IN_BODIES: Final = (*NASTY, LONE, f"a {LONE} b", "word " * 30_000)
 """In a URL the first two mean nothing, and the last is refused before it is read."""
+NASTY_VALUES: Final = (
+    *(0, -1, 0.5, 2**31, 2**53, 2**63, 10**30, 1e308, True, None, [], {}, [None], ["a", "a"], ["\x00", LONE]),
+    *({"\x00": "\x00"}, {"": {"a": LONE}}, [["a"]], list(range(300))),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,8 @@ class Fuzz:
                         break
                     caller = _Caller(fuzz=self, session=session, seeds=self.sow(), tally=tally)
                     caller.call_example(operation)
+                    if round_ == 0:
+                        caller.call_with_each_nasty_value(operation)
                     self._draw(operation, caller, self.seed + round_)
                 round_ += 1
                 self._tell(round_, tallies, end)
@@ -231,18 +237,45 @@ class _Caller:
     tally: Tally
 
     def call_example(self, operation: Any) -> None:
-        """With the body that the description gives as its example, and with ids that are there."""
+        """As the description's own examples say, with ids that are there."""
+        for parts in self._examples(operation):
+            self._send(operation.Case(**parts), self.seeds.project_key)
+
+    def call_with_each_nasty_value(self, operation: Any) -> None:
+        """The same with every field of query and body once as every value that ever hurt something."""
+        for parts in self._examples(operation):
+            for each in operation.definition.raw.get("parameters", ()):
+                if each["in"] == "query":
+                    for value in NASTY:
+                        query = {**parts["query"], each["name"]: value}
+                        self._send(operation.Case(**{**parts, "query": query}), self.seeds.project_key)
+            for name in self._fields(operation) if isinstance(parts.get("body"), dict) else ():
+                for value in (*NASTY_IN_BODIES, *NASTY_VALUES):
+                    body = {**parts["body"], name: value}
+                    self._send(operation.Case(**{**parts, "body": body}), self.seeds.project_key)
+
+    def _examples(self, operation: Any) -> Iterator[Json]:
         definition = operation.definition.raw
-        parts = [each["name"] for each in definition.get("parameters", ()) if each["in"] == "path"]
-        path_parameters = {name: self.seeds.ids[name][0] for name in parts}
+        parts: Json = {"path_parameters": {}, "query": {}}
+        for each in definition.get("parameters", ()):
+            if each["in"] == "path":
+                parts["path_parameters"][each["name"]] = self.seeds.ids[each["name"]][0]
+            elif each["in"] == "query" and each["required"]:
+                usual = each["schema"].get("examples", ["example"])
+                parts["query"][each["name"]] = self.seeds.ids.get(each["name"], usual)[0]
         contents = definition.get("requestBody", {}).get("content", {})
         if not contents:
-            self._send(operation.Case(path_parameters=path_parameters), self.seeds.project_key)
+            yield parts
         for media, content in contents.items():
             for example in content.get("examples", {}).values():
-                body = self._with_known(example["value"], [0])
-                case = operation.Case(path_parameters=path_parameters, body=body, media_type=media)
-                self._send(case, self.seeds.project_key)
+                yield {**parts, "body": self._with_known(example["value"], [0]), "media_type": media}
+
+    def _fields(self, operation: Any) -> Iterator[str]:
+        for content in operation.definition.raw["requestBody"]["content"].values():
+            schema = content["schema"]
+            if "$ref" in schema:
+                schema = self.fuzz.description["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            yield from schema.get("properties", {})
 
     def call(self, drawn: tuple[list[int], Any]) -> None:
         """With a case that was drawn."""
