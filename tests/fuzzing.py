@@ -6,7 +6,7 @@ may destroy what the next one needs, so the seeds are sown again before each.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from unittest import SkipTest
@@ -57,7 +57,7 @@ LONE: Final = "lone-surrogate-here"
 """Becomes a lone surrogate on the way out: schemathesis refuses to carry one."""
 NASTY_IN_BODIES: Final = (*NASTY, LONE, f"a {LONE} b", "word " * 30_000)
 """In a URL the first two mean nothing, and the last is refused before it is read."""
-NASTY_VALUES: Final = (
+NASTY_VALUES: Final[tuple[Any, ...]] = (
     *(0, -1, 0.5, 2**31, 2**53, 2**63, 10**30, 1e308, True, None, [], {}, [None], ["a", "a"], ["\x00", LONE]),
     *({"\x00": "\x00"}, {"": {"a": LONE}}, [["a"]], list(range(300))),
 )
@@ -138,7 +138,8 @@ class Report:
 class Fuzz:
     """
     One run. sow: plants fresh seeds, and may be called from any thread. examples: drawn for each operation in each
-    round, a third of them bad on purpose. seconds: rounds are repeated until then; None: one round.
+    round, a third of them bad on purpose. stride: each field gets one of so many nasty values. seconds: rounds
+    are repeated until then; None: one round.
     """
 
     base_url: str
@@ -146,6 +147,7 @@ class Fuzz:
     sow: Callable[[], Seeds]
     examples: int
     seed: int
+    stride: int = 1
     seconds: float | None = None
     say: Callable[[str], None] = lambda _: None
 
@@ -244,15 +246,16 @@ class _Caller:
     def call_with_each_nasty_value(self, operation: Any) -> None:
         """The same with every field of query and body once as every value that ever hurt something."""
         for parts in self._examples(operation):
-            for each in operation.definition.raw.get("parameters", ()):
-                if each["in"] == "query":
-                    for value in NASTY:
-                        query = {**parts["query"], each["name"]: value}
-                        self._send(operation.Case(**{**parts, "query": query}), self.seeds.project_key)
-            for name in self._fields(operation) if isinstance(parts.get("body"), dict) else ():
-                for value in (*NASTY_IN_BODIES, *NASTY_VALUES):
-                    body = {**parts["body"], name: value}
-                    self._send(operation.Case(**{**parts, "body": body}), self.seeds.project_key)
+            asked = [each["name"] for each in operation.definition.raw.get("parameters", ()) if each["in"] == "query"]
+            self._sweep(operation, parts, "query", asked, NASTY)
+            if isinstance(parts.get("body"), dict):
+                self._sweep(operation, parts, "body", self._fields(operation), (*NASTY_IN_BODIES, *NASTY_VALUES))
+
+    def _sweep(self, operation: Any, parts: Json, part: str, names: Iterable[str], values: Sequence[Any]) -> None:
+        for place, name in enumerate(names):
+            for value in values[place % self.fuzz.stride :: self.fuzz.stride]:
+                changed = {**parts, part: {**parts[part], name: value}}
+                self._send(operation.Case(**changed), self.seeds.project_key)
 
     def _examples(self, operation: Any) -> Iterator[Json]:
         definition = operation.definition.raw

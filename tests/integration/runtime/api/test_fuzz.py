@@ -30,6 +30,7 @@ from tests.integration.runtime.conftest import CountingDoorbell
 SECONDS: Final = float(os.environ["FUZZ_SECONDS"]) if os.environ.get("FUZZ_SECONDS") else None
 SEED: Final = int(os.environ.get("FUZZ_SEED") or (0 if SECONDS is None else secrets.randbelow(2**32)))
 EXAMPLES: Final = 20
+STRIDE: Final = 5 if SECONDS is None else 1
 LEAST_REACHED: Final = 0.9
 JOB_STATES: Final = ("queued", "failed", "cancelled", "completed")
 
@@ -104,7 +105,9 @@ async def fuzzed(base_url: str, field: Field, **options: Any) -> Report:
     def sow() -> Seeds:
         return asyncio.run_coroutine_threadsafe(field.sow(), loop).result(30)
 
-    fuzz = Fuzz(base_url=base_url, description=document(OPERATIONS), sow=sow, examples=EXAMPLES, **options)
+    fuzz = Fuzz(
+        base_url=base_url, description=document(OPERATIONS), sow=sow, examples=EXAMPLES, stride=STRIDE, **options
+    )
     return await asyncio.to_thread(fuzz.run)
 
 
