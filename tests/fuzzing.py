@@ -5,6 +5,7 @@ Half of what an id may be stands for something that is there: drawn at random no
 may destroy what the next one needs, so the seeds are sown again before each.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -209,6 +210,12 @@ def _with_lone_surrogates(request: requests.PreparedRequest) -> requests.Prepare
     return request
 
 
+@schemathesis.serializer("application/x-ndjson")
+def _lines(_context: Any, value: Any) -> bytes:
+    """A text as it is; what is none, because it was drawn to be wrong, as one line of JSON."""
+    return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "replace")
+
+
 _CHOICES: Final = st.lists(st.integers(0, 9_999), min_size=8, max_size=8)
 """Which ids are replaced by which, and whose key is used."""
 
@@ -247,15 +254,26 @@ class _Caller:
         """The same with every field of query and body once as every value that ever hurt something."""
         for parts in self._examples(operation):
             asked = [each["name"] for each in operation.definition.raw.get("parameters", ()) if each["in"] == "query"]
-            self._sweep(operation, parts, "query", asked, NASTY)
-            if isinstance(parts.get("body"), dict):
-                self._sweep(operation, parts, "body", self._fields(operation), (*NASTY_IN_BODIES, *NASTY_VALUES))
+            for name, value in self._nasty(asked, NASTY):
+                self._send_changed(operation, parts, query={**parts["query"], name: value})
+            body, values = parts.get("body"), (*NASTY_IN_BODIES, *NASTY_VALUES)
+            if isinstance(body, dict):
+                for name, value in self._nasty(self._fields(operation), values):
+                    self._send_changed(operation, parts, body={**body, name: value})
+            elif isinstance(body, str):
+                *before, last = body.splitlines()
+                for name, value in self._nasty(json.loads(last), values):
+                    self._send_changed(
+                        operation, parts, body="\n".join([*before, json.dumps({**json.loads(last), name: value})])
+                    )
 
-    def _sweep(self, operation: Any, parts: Json, part: str, names: Iterable[str], values: Sequence[Any]) -> None:
+    def _nasty(self, names: Iterable[str], values: Sequence[Any]) -> Iterator[tuple[str, Any]]:
         for place, name in enumerate(names):
             for value in values[place % self.fuzz.stride :: self.fuzz.stride]:
-                changed = {**parts, part: {**parts[part], name: value}}
-                self._send(operation.Case(**changed), self.seeds.project_key)
+                yield name, value
+
+    def _send_changed(self, operation: Any, parts: Json, **changes: Any) -> None:
+        self._send(operation.Case(**{**parts, **changes}), self.seeds.project_key)
 
     def _examples(self, operation: Any) -> Iterator[Json]:
         definition = operation.definition.raw
