@@ -1,8 +1,7 @@
 -- The hot paths, measured (benchmarks/http.py) and made cheaper: what a batch asks for, it asks for all events at once.
--- Signatures and answers are as before.
 
 -- Store events of which no two are the same, with their jobs. p_projects, p_sessions and p_keys (of groups, for events that are
--- new) stand in the order of p_events, whose fields are those of ingest_v1.
+-- new) stand in the order of p_events, whose fields are those of ingest_v1 (0006).
 -- p_counted: groups (project, then key) that the caller holds locked, and tells itself of their new jobs; others are told here.
 -- Returns [{"event", "job"|null}] in the order given, and for each job that is new its group (project, then key).
 CREATE FUNCTION commonplace.store_events(p_team_id uuid, p_key_id uuid, p_actor text, p_request_id text, p_generate boolean,
@@ -65,26 +64,16 @@ BEGIN
         JOIN commonplace.jobs j ON j.team_id = p_team_id AND j.project_id = s.project_id AND j.source_type = 'agent_event'
             AND j.source_id = s.id AND j.job_type = 'observation_generate_for_event'
         WHERE NOT s.is_new;
-        FOR late IN
-            SELECT s.project_id, s.key, s.session_id, count(*)::integer AS jobs
-            FROM unnest(stored.ids, stored.projects, stored.keys, stored.sessions) AS s (id, project_id, key, session_id)
-            WHERE NOT known ? s.id::text AND NOT s.project_id || s.key = ANY (p_counted)
-            GROUP BY s.project_id, s.key, s.session_id ORDER BY s.project_id, s.session_id, s.key
-        LOOP
-            PERFORM commonplace.add_waiting(p_team_id, late.project_id, late.key, late.session_id,
-                CASE WHEN late.key LIKE 'e:%' THEN 'per-event' ELSE p_mode END, p_window_seconds, late.jobs);
-        END LOOP;
-    ELSE
-        FOR late IN
-            SELECT s.project_id, s.key, s.session_id, count(*)::integer AS jobs
-            FROM unnest(stored.projects, stored.keys, stored.sessions) AS s (project_id, key, session_id)
-            WHERE NOT s.project_id || s.key = ANY (p_counted)
-            GROUP BY s.project_id, s.key, s.session_id ORDER BY s.project_id, s.session_id, s.key
-        LOOP
-            PERFORM commonplace.add_waiting(p_team_id, late.project_id, late.key, late.session_id,
-                CASE WHEN late.key LIKE 'e:%' THEN 'per-event' ELSE p_mode END, p_window_seconds, late.jobs);
-        END LOOP;
     END IF;
+    FOR late IN
+        SELECT s.project_id, s.key, s.session_id, count(*)::integer AS jobs
+        FROM unnest(stored.ids, stored.projects, stored.keys, stored.sessions) AS s (id, project_id, key, session_id)
+        WHERE NOT known ? s.id::text AND NOT s.project_id || s.key = ANY (p_counted)
+        GROUP BY s.project_id, s.key, s.session_id ORDER BY s.project_id, s.session_id, s.key
+    LOOP
+        PERFORM commonplace.add_waiting(p_team_id, late.project_id, late.key, late.session_id,
+            CASE WHEN late.key LIKE 'e:%' THEN 'per-event' ELSE p_mode END, p_window_seconds, late.jobs);
+    END LOOP;
     WITH wanted AS (
         SELECT s.* FROM unnest(stored.ids, stored.job_ids, stored.projects, stored.sessions, stored.keys, stored.bytes)
             WITH ORDINALITY AS s (id, job_id, project_id, session_id, key, bytes, place)
@@ -105,9 +94,10 @@ BEGIN
 END
 $$;
 
--- Store events with their jobs, group marks and audit row: all of them or none. 0006 says what it is given and gives.
-CREATE OR REPLACE FUNCTION commonplace.ingest_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
-    p_generate boolean, p_batch boolean, p_events jsonb, p_awaited boolean DEFAULT true)
+-- Store a batch of events with their jobs, group marks and audit row: all of them or none. What ingest_v1 does for one
+-- event; it says what this is given and gives.
+CREATE FUNCTION commonplace.ingest_batch_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
+    p_generate boolean, p_events jsonb, p_awaited boolean)
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     policy record;
@@ -162,7 +152,7 @@ BEGIN
         digests[item.place] := meant || item.digest;
     END LOOP;
 
-    IF p_batch AND p_generate THEN
+    IF p_generate THEN
         FOR held IN
             SELECT DISTINCT g.project_id, g.session_id, g.key
             FROM unnest(projects, sessions, keys) AS g (project_id, session_id, key) WHERE g.key NOT LIKE 'e:%'
@@ -173,7 +163,7 @@ BEGIN
         END LOOP;
     END IF;
 
-    IF NOT p_batch OR (SELECT count(DISTINCT digest) FROM unnest(digests) AS digest) = cardinality(digests) THEN
+    IF (SELECT count(DISTINCT digest) FROM unnest(digests) AS digest) = cardinality(digests) THEN
         SELECT * INTO stored FROM commonplace.store_events(p_team_id, p_key_id, p_actor, p_request_id, p_generate, p_awaited,
             policy.mode, policy.window_seconds, p_events, projects, sessions, keys, counted);
         answers := stored.answers;
@@ -201,20 +191,60 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, resource_id, details)
-    SELECT p_team_id, CASE WHEN p_batch THEN p_key_project ELSE projects[1] END, p_key_id, p_actor, p_request_id,
-        CASE WHEN p_batch THEN 'event.batch_received' ELSE 'event.received' END, 'agent_event',
-        CASE WHEN NOT p_batch THEN answers #>> '{0,event,id}' END,
-        jsonb_build_object('requestId', p_request_id) || CASE WHEN p_batch
-            THEN jsonb_build_object('eventCount', jsonb_array_length(answers), 'generationJobIds',
-                CASE WHEN p_generate THEN jsonb_path_query_array(answers, '$[*].job.id') ELSE '[]' END)
-            ELSE jsonb_build_object('sourceAdapter', answers #> '{0,event,sourceAdapter}',
-                'sourceEventId', answers #> '{0,event,sourceEventId}', 'eventType', answers #> '{0,event,eventType}',
-                'serverSessionId', answers #> '{0,event,serverSessionId}', 'generationJobId', answers #> '{0,job,id}') END;
+    INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)
+    VALUES (p_team_id, p_key_project, p_key_id, p_actor, p_request_id, 'event.batch_received', 'agent_event',
+        jsonb_build_object('requestId', p_request_id, 'eventCount', jsonb_array_length(answers), 'generationJobIds',
+            CASE WHEN p_generate THEN jsonb_path_query_array(answers, '$[*].job.id') ELSE '[]' END));
     RETURN answers;
 END
 $$;
 
+-- Recall, as 0003 says: what it shows of the memories found is gathered by one statement.
+CREATE OR REPLACE FUNCTION commonplace.recall_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
+    p_mode text, p_project text, p_query text, p_limit integer, p_platform text, p_via text)
+RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    meant uuid;
+    ids uuid[];
+    scores double precision[];
+    answer jsonb;
+BEGIN
+    PERFORM set_config('app.team_id', p_team_id::text, true);
+    meant := commonplace.resolve_project(p_team_id, p_key_project, p_project, 0);
+    IF p_query IS NOT NULL THEN
+        SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, scores
+        FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
+    ELSE
+        ids := ARRAY(
+            SELECT m.id FROM commonplace.memories m
+            WHERE m.team_id = p_team_id AND m.project_id = meant AND (m.visibility = 'team' OR m.owner_actor = p_actor)
+                AND m.superseded_by IS NULL
+                AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
+            ORDER BY m.number DESC LIMIT p_limit);
+    END IF;
+    SELECT jsonb_agg(jsonb_build_object('id', m.id, 'projectId', m.project_id, 'teamId', m.team_id, 'serverSessionId', m.session_id,
+            'kind', m.kind, 'title', m.title, 'content', m.content, 'metadata', m.metadata,
+            'createdAtEpoch', floor(extract(epoch FROM m.created_at) * 1000)::bigint,
+            'updatedAtEpoch', floor(extract(epoch FROM m.updated_at) * 1000)::bigint,
+            'sources', coalesce(source.list, '[]'), 'score', round(scores[place]::numeric, 6)) ORDER BY place)
+    INTO answer
+    FROM unnest(ids) WITH ORDINALITY AS hit (id, place)
+    JOIN commonplace.memories m ON m.team_id = p_team_id AND m.id = hit.id
+    LEFT JOIN (
+        SELECT s.memory_id, jsonb_agg(jsonb_build_object('sourceType', s.source_type, 'sourceId', s.source_id)
+            ORDER BY s.created_at, s.source_id) AS list
+        FROM commonplace.memory_sources s WHERE s.team_id = p_team_id AND s.memory_id = ANY (ids) GROUP BY s.memory_id
+    ) AS source ON source.memory_id = m.id;
+    INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)
+    VALUES (p_team_id, meant, p_key_id, p_actor, p_request_id, 'observation.read', 'observation',
+        jsonb_build_object('mode', p_mode, 'limit', p_limit, 'resultCount', coalesce(cardinality(ids), 0),
+            'observationIds', to_jsonb(coalesce(ids, '{}')), 'requestId', p_request_id)
+        || jsonb_strip_nulls(jsonb_build_object('query', p_query, 'platformSource', p_platform, 'via', p_via)));
+    RETURN coalesce(answer, '[]');
+END
+$$;
+
 GRANT EXECUTE ON FUNCTION
+    commonplace.ingest_batch_v1(uuid, uuid, uuid, text, text, boolean, jsonb, boolean),
     commonplace.store_events(uuid, uuid, text, text, boolean, boolean, text, integer, jsonb, uuid[], uuid[], text[], text[])
 TO commonplace_runtime;
