@@ -18,8 +18,8 @@ Reader = Annotated[Principal, Depends(needs(Access.READ))]
 
 _PLACEHOLDER: Final = "<YOUR_API_KEY>"
 _HINT: Final = (
-    f"Replace {_PLACEHOLDER} with your key. On Kubernetes it is in the Secret of your ApiKey (`connect-command` is "
-    "the whole line); elsewhere an administrator makes one with `commonplace keys create`."
+    f"Replace {_PLACEHOLDER} with your key, or mint one that only reads with POST /v1/keys. On Kubernetes your own is "
+    "in the Secret of your ApiKey (`connect-command` is the whole line)."
 )
 
 
