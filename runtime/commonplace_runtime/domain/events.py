@@ -21,7 +21,11 @@ _TOOL_USE_FIELDS: Final = ("tool_use_id", "toolUseId")
 
 @dataclass(frozen=True, kw_only=True)
 class GivenEvent:
-    """One event as its sender meant it. `platform_given`: whether the sender spoke of a platform at all."""
+    """
+    One event as its sender meant it.
+
+    platform_given: whether the sender spoke of a platform at all. is_dated: whether its time tells it from another.
+    """
 
     project: str | None
     source_type: str
@@ -34,6 +38,7 @@ class GivenEvent:
     source_event_id: str | None
     payload: Json
     metadata: dict[str, Json]
+    is_dated: bool = True
 
 
 def read_event(body: object, *, now_ms: int) -> GivenEvent:
@@ -106,7 +111,7 @@ def digest_of(event: GivenEvent, payload: Json, principal: Principal) -> str:
     elif (tool_use := _tool_use_id(payload)) is not None:
         parts += ["tool", session, event.event_type, tool_use]
     else:
-        parts += ["content", session, event.event_type, event.occurred_at_ms, payload]
+        parts += ["content", session, event.event_type, event.occurred_at_ms if event.is_dated else None, payload]
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -43,7 +43,8 @@ async def admit(
 
     Raises NotAuthenticated, NotPermitted, RateLimited, QuotaExceeded, Unavailable.
     """
-    admission = await authenticate(state.pool, presented_token(connection.headers), access, spending)
+    token = presented_token(connection.headers)
+    admission = await authenticate(state.pool, token, access, spending, state.settings.limits)
     connection.state.principal = admission.principal
     if admission.minute is not None:
         connection.state.extra_headers = rate_headers(admission.minute)

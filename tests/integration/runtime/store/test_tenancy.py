@@ -10,6 +10,7 @@ from tests.factories import make_event, make_key, make_memory, make_session, mak
 
 RUNTIME_DEFINERS = {
     "authenticate_v1",
+    "authenticate_v2",
     "claim_v1",
     "next_team_v1",
     "queue_stats_v1",
