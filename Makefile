@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup cluster lint format test test-without-cluster charts images e2e unit demo chaos
+.PHONY: help setup cluster lint format test test-without-cluster charts images e2e unit demo conformance chaos
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make the virtual environment with the pinned dependencies
 
@@ -60,6 +60,9 @@ charts: $(STAMP) cluster ## Check the Helm charts against a real API server (par
 
 e2e: $(STAMP) cluster ## Tell the stories on a real cluster with pods (CLUSTER=node|kind, STORIES=install,burst, KEEP=1)
 	@CLUSTER="$(CLUSTER)" STORIES="$(STORIES)" KEEP="$(KEEP)" $(BIN)/python -m e2e.run
+
+conformance: $(STAMP) ## Hold MCP against its official suite and client (needs npm; a minute)
+	@$(BIN)/python -m e2e.conformance
 
 CHAOS ?= 10
 

@@ -54,8 +54,16 @@ async def read_json(request: Request, *, expected: str) -> Body:
     raw = await read_bytes(request)
     if not raw.strip():
         return Body(value={}, size=0)
-    value = _parse(raw) if len(raw) < _PARSE_ASIDE_BYTES else await asyncio.to_thread(_parse, raw)
-    return Body(value=value, size=len(raw))
+    return Body(value=await parse_body(raw), size=len(raw))
+
+
+async def parse_body(raw: bytes) -> Json:
+    """
+    The object or list in `raw`.
+
+    Raises HttpFault 400 for what is no JSON, InvalidFields for absurd nesting or an absurd number of values.
+    """
+    return _parse(raw) if len(raw) < _PARSE_ASIDE_BYTES else await asyncio.to_thread(_parse, raw)
 
 
 def _parse(raw: bytes) -> Json:

@@ -39,15 +39,16 @@ async def admit(
     state: ApiState, connection: HTTPConnection, access: Access, spending: Spending = Spending.NOTHING
 ) -> Principal:
     """
-    The caller, authenticated and within its limits. Leaves principal and rate headers on the connection's state.
+    The caller, authenticated and within its limits. Leaves principal, usage and rate headers on the connection's state.
 
     Raises NotAuthenticated, NotPermitted, RateLimited, QuotaExceeded, Unavailable.
     """
     token = presented_token(connection.headers)
     admission = await authenticate(state.pool, token, access, spending, state.settings.limits)
     connection.state.principal = admission.principal
-    if admission.minute is not None:
-        connection.state.extra_headers = rate_headers(admission.minute)
+    connection.state.usage = admission.usage
+    if admission.usage.minute is not None:
+        connection.state.extra_headers = rate_headers(admission.usage.minute)
     if admission.refusal is not None:
         raise admission.refusal
     return admission.principal
