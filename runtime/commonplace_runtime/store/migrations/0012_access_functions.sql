@@ -183,7 +183,7 @@ BEGIN
 END
 $$;
 
--- The key is refused from its next request on. Returns {"outcome": revoked|already_revoked|managed}, or NULL for no such key.
+-- The key is refused from its next request on. Returns {"id", "outcome": revoked|managed}, or NULL for no such key.
 -- managed: an ApiKey object owns it, whose operator would issue another one.
 CREATE FUNCTION commonplace.revoke_key_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
     p_revoked_id text)
@@ -197,7 +197,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     ELSIF known.state <> 'revoked' AND known.owner_uid IS NOT NULL THEN
-        RETURN jsonb_build_object('outcome', 'managed');
+        RETURN jsonb_build_object('id', known.id, 'outcome', 'managed');
     END IF;
     UPDATE commonplace.api_keys SET state = 'revoked', revoked_at = now(), updated_at = now()
         WHERE team_id = p_team_id AND id = known.id AND state <> 'revoked';
@@ -205,7 +205,7 @@ BEGIN
     VALUES (p_team_id, known.project_id, p_key_id, p_actor, p_request_id, 'api_key.revoke', 'api_key', known.id::text,
         jsonb_build_object('requestId', p_request_id, 'source', 'http', 'label', known.name)
         || CASE known.state WHEN 'revoked' THEN jsonb_build_object('outcome', 'noop_already_revoked') ELSE '{}' END);
-    RETURN jsonb_build_object('outcome', CASE known.state WHEN 'revoked' THEN 'already_revoked' ELSE 'revoked' END);
+    RETURN jsonb_build_object('id', known.id, 'outcome', 'revoked');
 END
 $$;
 
