@@ -83,9 +83,10 @@ def recall_tool(mode: RecallMode, name: str, title: str, description: str) -> To
     )
 
 
-def project_property(key_has_one: str = "May be left out when the key belongs to one project.") -> dict[str, Json]:
+def project_property(purpose: str = "") -> dict[str, Json]:
     """The argument that names a project."""
-    return {"type": "string", "description": f"Project id or name. {key_has_one}"}
+    usual = "Project id or name. May be left out when the key belongs to one project."
+    return {"type": "string", "description": f"{purpose} {usual}".strip()}
 
 
 def _properties(mode: RecallMode) -> dict[str, dict[str, Json]]:

@@ -38,19 +38,21 @@ ADDS: Final = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
 )
 ERASES: Final = ToolAnnotations(
-    read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+    read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False
 )
+"""Not idempotent: what a query finds after its best hits are gone is something else."""
 
 Arguments: TypeAlias = Mapping[str, Json]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who calls a tool, in which request."""
+    """Who calls a tool, in which request, and how large the message is."""
 
     pool: Pool
     principal: Principal
     request_id: str
+    body_bytes: int
 
     @property
     def reach(self) -> Reach:
@@ -120,7 +122,12 @@ def tools_door(
 
     def caller_of(context: ServerRequestContext[Any, Any]) -> Caller:
         request: Any = context.request
-        return Caller(pool=state.pool, principal=request.state.principal, request_id=request_id_of(request))
+        return Caller(
+            pool=state.pool,
+            principal=request.state.principal,
+            request_id=request_id_of(request),
+            body_bytes=int(request.headers["content-length"]),
+        )
 
     async def list_tools(
         context: ServerRequestContext[Any, Any], _params: PaginatedRequestParams | None
@@ -157,12 +164,13 @@ def fault_text(error: DomainError) -> str:
     """What a model is told: of arguments which, and how to put them right."""
     if not isinstance(error, InvalidFields):
         return error.message
-    return "; ".join(f"{'.'.join(map(str, _path(issue)))}: {issue['message']}" for issue in error.issues)
+    return "; ".join(_issue_text(issue) for issue in error.issues)
 
 
-def _path(issue: Mapping[str, Json]) -> list[Json]:
-    path = issue.get("path")
-    return path if isinstance(path, list) and path else ["arguments"]
+def _issue_text(issue: Mapping[str, Json]) -> str:
+    path, message = issue.get("path"), str(issue["message"])
+    name = ".".join(map(str, path)) if isinstance(path, list) and path else "arguments"
+    return f'"{name}" is required' if message.endswith("received undefined") else f'"{name}": {message}'
 
 
 def text_argument(arguments: Arguments, name: str) -> str | None:
