@@ -209,8 +209,9 @@ BEGIN
 END
 $$;
 
--- The audit is read newest first, by time: of a team, of a project, and by request. What few rows are about is found by its
--- action; what most rows are about (below) stands near the end anyway, and costs the hot paths nothing.
+-- The audit is read newest first, by time: of a team, of a project, and by request. What few rows tell of is found by its
+-- action; what most rows tell of (below) is found near the end, and an index for it would cost the hot paths most. Key, actor
+-- and target have none: a million rows are looked through in a third of a second, fewer within a time.
 CREATE INDEX audit_log_by_time ON commonplace.audit_log (team_id, created_at DESC, number DESC);
 DROP INDEX commonplace.audit_log_of_team;
 CREATE INDEX audit_log_of_project ON commonplace.audit_log (team_id, project_id, created_at DESC, number DESC);
@@ -255,6 +256,8 @@ RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_ca
 DECLARE
     is_whole boolean := p_wanted ->> 'project' IS NULL;
     meant uuid;
+    -- Once: in the statement it would be asked of every row that is passed over.
+    wanted_key uuid := commonplace.uuid_or_null(p_wanted ->> 'keyId');
     actions text[];
     found commonplace.audit_log[];
     listed jsonb;
@@ -275,7 +278,7 @@ BEGIN
             AND (p_wanted ->> 'at' IS NULL
                 OR (created_at, number) < ((p_wanted ->> 'at')::timestamptz, (p_wanted ->> 'number')::bigint))
             AND (p_wanted ->> 'actor' IS NULL OR actor = p_wanted ->> 'actor')
-            AND (p_wanted ->> 'keyId' IS NULL OR key_id = commonplace.uuid_or_null(p_wanted ->> 'keyId'))
+            AND (p_wanted ->> 'keyId' IS NULL OR key_id = wanted_key)
             AND (actions IS NULL OR action = ANY (actions))
             AND (p_wanted ->> 'requestId' IS NULL OR request_id = p_wanted ->> 'requestId')
             AND (p_wanted ->> 'targetType' IS NULL OR resource_type = p_wanted ->> 'targetType')
