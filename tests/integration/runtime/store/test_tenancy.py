@@ -90,7 +90,7 @@ async def fill_every_table(admin_pool: Pool) -> str:
         key.id,
         [event],
     )
-    await make_memory(admin_pool, team, "fact", event_id=event["id"])
+    await make_memory(admin_pool, team, "fact", event_id=event["id"], metadata={"files_read": ["a.py"]})
     await admin_pool.execute(
         "INSERT INTO commonplace.team_holds (team_id, held_until, reason) VALUES ($1::text::uuid, now(), 'tokens')",
         team.id,
