@@ -7,8 +7,9 @@ import httpx2
 import pytest
 
 from commonplace_runtime.store.pool import Pool
-from tests.factories import make_event, make_key, make_memory, make_project, make_session
+from tests.factories import make_event, make_key, make_memory, make_project, make_session, set_limits
 from tests.integration.runtime.api.memories import audits, listed, make_world, patch, post, read, supersede, write
+from tests.integration.runtime.worker.support import until
 
 
 async def test_a_memory_is_stored_as_it_was_meant_and_makes_no_job(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
@@ -314,14 +315,29 @@ async def test_what_cannot_be_superseded_says_what_to_do(http: httpx2.AsyncClien
         assert (await supersede(http, key, missing, by=a["id"])).status_code == 404
 
 
-async def test_two_that_supersede_each_other_at_once_close_no_circle(
-    http: httpx2.AsyncClient, admin_pool: Pool
+async def test_two_at_once_that_know_nothing_of_each_other_close_no_circle(
+    http: httpx2.AsyncClient, admin_pool: Pool, runtime_pool: Pool
 ) -> None:
-    _team, key = await make_world(admin_pool)
-    for _ in range(5):
-        a, b, c = [(await write(http, key, content=text))["id"] for text in "abc"]
-        answers = await asyncio.gather(*(supersede(http, key, x, by=y) for x, y in ((a, b), (b, c), (c, a))))
-        assert sorted(answer.status_code for answer in answers) == [200, 200, 409]
+    """a → b and c → d stand; b → c and d → a share no memory, so that locks on memories would not do."""
+    team, key = await make_world(admin_pool)
+    a, b, c, d = [(await write(http, key, content=text))["id"] for text in "abcd"]
+    assert (await supersede(http, key, a, by=b)).status_code == 200
+    assert (await supersede(http, key, c, by=d)).status_code == 200
+    call = "SELECT commonplace.supersede_memory_v1($1::text::uuid, NULL, NULL, 'agent:tester', 'r', NULL, $2, $3)"
+    blocked = (
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
+    async with runtime_pool.acquire() as connection, connection.transaction():
+        first = await connection.fetchval(call, team.id, b, c)
+        second = asyncio.create_task(supersede(http, key, d, by=a))
+
+        async def is_blocked_or_done() -> bool:
+            return second.done() or bool(await admin_pool.fetchval(blocked))
+
+        await until(is_blocked_or_done)
+    assert first["outcome"] == "superseded_now"
+    assert (await second).status_code == 409
 
 
 async def test_only_one_takes_the_place_of_a_memory(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
@@ -500,3 +516,20 @@ async def test_each_access_is_audited_without_what_the_memory_says(http: httpx2.
     assert (rows[4]["details"]["kind"], rows[4]["details"]["observationIds"]) == ("manual", [memory["id"]])
     assert rows[6]["details"]["supersededBy"] == new["id"]
     assert "zebra" not in str(rows)
+
+
+async def test_writing_is_refused_over_the_token_cap_and_reading_is_not(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    team, key = await make_world(admin_pool)
+    memory = await write(http, key, content="x")
+    await set_limits(admin_pool, team.id, tokens_per_month=0)
+    for answer in (
+        await post(http, key, content="y"),
+        await patch(http, key, memory["id"], content="y"),
+        await supersede(http, key, memory["id"], content="y"),
+        await http.post("/v1/projects", json={"name": "y"}, headers=key.headers),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (402, "quota_exceeded")
+    assert await read(http, key, memory["id"]) == memory
+    assert await listed(http, key) == ["x"]
