@@ -66,104 +66,8 @@ def memory_endpoint(state: ApiState) -> McpDoor:
         name="commonplace-memory",
         title="Commonplace team memory, read and write",
         instructions=INSTRUCTIONS,
-        tools=[replace(tool, call=_naming_projects(tool.call)) for tool in _tools()],
+        tools=[replace(tool, call=_naming_projects(tool.call)) for tool in _TOOLS],
         access=Access.TOOLS,
-    )
-
-
-def _tools() -> Sequence[Tool]:
-    return (
-        Tool(
-            name="memory_add",
-            title="Add a memory",
-            description="Keep one fact that teammates and their agents will need later: a fix and its cause, a "
-            "convention, how something works. Text inside <private> tags and secrets are never stored.",
-            properties={
-                "content": {"type": "string", "description": "The fact, understandable without this conversation."},
-                "title": {"type": "string", "maxLength": MAX_TITLE, "description": "One line."},
-                "kind": {"type": "string", "description": "Such as bugfix, discovery, convention; manual unless told."},
-                "tags": _TAGS,
-                "importance": _IMPORTANCE,
-                "projectId": project_property(),
-                "metadata": {"type": "object", "description": "Further fields, kept as they are."},
-                "visibility": {
-                    "type": "string",
-                    "enum": list(VISIBILITIES),
-                    "description": "Who sees it: the team, or only the writer. The team's setting unless told.",
-                },
-                "supersedes": _SUPERSEDES,
-            },
-            required=("content",),
-            annotations=ADDS,
-            access=Access.WRITE,
-            spending=Spending.TOKENS,
-            call=_add,
-        ),
-        recall_tool(
-            "search",
-            "memory_search",
-            "Search memories",
-            "Find what this team remembers about something. Returns observations, best match first, each with its id "
-            "and the events it came from. Any matching word counts.",
-        ),
-        recall_tool(
-            "context",
-            "memory_context",
-            "Context for a task",
-            "Gather background for a task as observations and as one text. Without a query: the newest.",
-        ),
-        Tool(
-            name="memory_forget",
-            title="Forget memories",
-            description="Erase memories for good, with the events that they came from. Name exactly one of memoryId, "
-            "query, file and session. One memory goes at once; the others are a dry run that lists what would go, "
-            "until you say dryRun false: do so only after the user has agreed to that list.",
-            properties={
-                "memoryId": {"type": "string", "description": "One memory."},
-                "query": {"type": "string", "description": "The best hits of a search for this."},
-                "file": {"type": "string", "description": "What tells of this file: its path, or the path's end."},
-                "session": {"type": "string", "description": "All of one session, by its id here or the client's."},
-                "projectId": project_property("Where to look."),
-                "limit": {
-                    "type": "integer",
-                    "description": f"How many of a query's hits: {QUERY_LIMITS[0]} unless told, {QUERY_LIMITS[1]} at "
-                    "most.",
-                },
-                "dryRun": {"type": "boolean", "description": "Only say what would go. True unless memoryId is given."},
-            },
-            annotations=ERASES,
-            access=Access.WRITE,
-            spending=Spending.EXEMPT,
-            call=_forget,
-        ),
-        recall_tool(
-            "recent", "memory_list_recent", "Recent memories", "List the newest memories of a project, newest first."
-        ),
-        Tool(
-            name="memory_record_decision",
-            title="Record a decision",
-            description="Keep a decision of the team with its reasons, so that nobody has to find them out again. "
-            "Search for an earlier decision first, and name it in `supersedes` when this one replaces it.",
-            properties={
-                "decision": {"type": "string", "description": "What was decided, in one or two sentences."},
-                "title": {"type": "string", "maxLength": MAX_TITLE, "description": "One line; made of the decision."},
-                "rationale": {"type": "string", "description": "Why."},
-                "alternatives": {
-                    "type": "array",
-                    "items": {"type": "string"},
-                    "description": "What was considered and not chosen, each with the reason against it.",
-                },
-                "tags": _TAGS,
-                "importance": _IMPORTANCE,
-                "projectId": project_property(),
-                "supersedes": _SUPERSEDES,
-            },
-            required=("decision",),
-            annotations=ADDS,
-            access=Access.WRITE,
-            spending=Spending.TOKENS,
-            call=_record_decision,
-        ),
     )
 
 
@@ -236,3 +140,97 @@ def _naming_projects(call: Callable[[Caller, Arguments], Awaitable[Any]]) -> Cal
             raise InvalidInput(f"{error.message}: one of {names}") from error
 
     return told
+
+
+_TOOLS: Final = (
+    Tool(
+        name="memory_add",
+        title="Add a memory",
+        description="Keep one fact that teammates and their agents will need later: a fix and its cause, a "
+        "convention, how something works. Text inside <private> tags and secrets are never stored.",
+        properties={
+            "content": {"type": "string", "description": "The fact, understandable without this conversation."},
+            "title": {"type": "string", "maxLength": MAX_TITLE, "description": "One line."},
+            "kind": {"type": "string", "description": "Such as bugfix, discovery, convention; manual unless told."},
+            "tags": _TAGS,
+            "importance": _IMPORTANCE,
+            "projectId": project_property(),
+            "metadata": {"type": "object", "description": "Further fields, kept as they are."},
+            "visibility": {
+                "type": "string",
+                "enum": list(VISIBILITIES),
+                "description": "Who sees it: the team, or only the writer. The team's setting unless told.",
+            },
+            "supersedes": _SUPERSEDES,
+        },
+        required=("content",),
+        annotations=ADDS,
+        access=Access.WRITE,
+        spending=Spending.TOKENS,
+        call=_add,
+    ),
+    recall_tool(
+        "search",
+        "memory_search",
+        "Search memories",
+        "Find what this team remembers about something. Returns observations, best match first, each with its id "
+        "and the events it came from. Any matching word counts.",
+    ),
+    recall_tool(
+        "context",
+        "memory_context",
+        "Context for a task",
+        "Gather background for a task as observations and as one text. Without a query: the newest.",
+    ),
+    Tool(
+        name="memory_forget",
+        title="Forget memories",
+        description="Erase memories for good, with the events that they came from. Name exactly one of memoryId, "
+        "query, file and session. One memory goes at once; the others are a dry run that lists what would go, "
+        "until you say dryRun false: do so only after the user has agreed to that list.",
+        properties={
+            "memoryId": {"type": "string", "description": "One memory."},
+            "query": {"type": "string", "description": "The best hits of a search for this."},
+            "file": {"type": "string", "description": "What tells of this file: its path, or the path's end."},
+            "session": {"type": "string", "description": "All of one session, by its id here or the client's."},
+            "projectId": project_property("Where to look."),
+            "limit": {
+                "type": "integer",
+                "description": f"How many of a query's hits: {QUERY_LIMITS[0]} unless told, {QUERY_LIMITS[1]} at most.",
+            },
+            "dryRun": {"type": "boolean", "description": "Only say what would go. True unless memoryId is given."},
+        },
+        annotations=ERASES,
+        access=Access.WRITE,
+        spending=Spending.EXEMPT,
+        call=_forget,
+    ),
+    recall_tool(
+        "recent", "memory_list_recent", "Recent memories", "List the newest memories of a project, newest first."
+    ),
+    Tool(
+        name="memory_record_decision",
+        title="Record a decision",
+        description="Keep a decision of the team with its reasons, so that nobody has to find them out again. "
+        "Search for an earlier decision first, and name it in `supersedes` when this one replaces it.",
+        properties={
+            "decision": {"type": "string", "description": "What was decided, in one or two sentences."},
+            "title": {"type": "string", "maxLength": MAX_TITLE, "description": "One line; made of the decision."},
+            "rationale": {"type": "string", "description": "Why."},
+            "alternatives": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "What was considered and not chosen, each with the reason against it.",
+            },
+            "tags": _TAGS,
+            "importance": _IMPORTANCE,
+            "projectId": project_property(),
+            "supersedes": _SUPERSEDES,
+        },
+        required=("decision",),
+        annotations=ADDS,
+        access=Access.WRITE,
+        spending=Spending.TOKENS,
+        call=_record_decision,
+    ),
+)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+import orjson
 import structlog
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
@@ -33,6 +34,7 @@ from commonplace_runtime.store.pool import Pool
 log = structlog.get_logger(__name__)
 
 _LIST_TTL_MS: Final = 300_000
+_NAME_CHARACTERS: Final = 200
 READS: Final = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 ADDS: Final = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
@@ -111,7 +113,7 @@ class Tool:
             log.exception("tool_failed", tool=self.name, request_id=caller.request_id)
             text = f"Error executing tool {self.name}; the request id {caller.request_id} finds it."
             return text_result(text, is_error=True)
-        return text_result(json.dumps(answer, indent=2, ensure_ascii=False))
+        return text_result(_indented(answer))
 
 
 def tools_door(
@@ -138,7 +140,7 @@ def tools_door(
     async def call_tool(context: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> CallToolResult:
         tool = by_name.get(params.name)
         if tool is None:
-            return text_result(f"Unknown tool: {params.name}", is_error=True)
+            return text_result(f"Unknown tool: {params.name[:_NAME_CHARACTERS]}", is_error=True)
         return await tool.answer(caller_of(context), params.arguments or {})
 
     # Not the SDK's MCPServer: that one claims prompts and resources, which clients then ask for.
@@ -158,6 +160,14 @@ def tools_door(
 def text_result(text: str, *, is_error: bool = False) -> CallToolResult:
     """`text` as a tool's whole result."""
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
+
+
+def _indented(answer: Any) -> str:
+    """JSON indented by two, as the wire has it."""
+    try:
+        return orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONEncodeError:  # an integer above 64 bits: Postgres keeps a large float as one
+        return json.dumps(answer, indent=2, ensure_ascii=False)
 
 
 def fault_text(error: DomainError) -> str:

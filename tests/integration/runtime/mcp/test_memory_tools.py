@@ -362,6 +362,63 @@ async def test_over_the_caps_reading_and_forgetting_go_on_as_over_rest(base_url:
     assert await contents(admin_pool, team) == set()
 
 
+ODD_TEXTS = (
+    "\ud800x",
+    "x\udfff",
+    "x\x00",
+    "\x00",
+    "<private>x</private>",
+    "'; DROP TABLE x; --",
+    "%s $1 \\",
+    "\u202ex",
+    "x" * 300_000,
+)
+ODD_VALUES: tuple[Any, ...] = (
+    *(None, True, 0, -1, 1.5, 10**30, 1e300, [], {}, [[]], [None], ["\ud800", "\x00"], {"\x00": "\x00"}, {"\ud800": 1}),
+    *([["x"]], ["x" * 1000], ["x"] * 1000, {"a": {"b": [{"c": "\x00"}]}}),
+)
+ARGUMENTS = {
+    "memory_add": (
+        "content",
+        "title",
+        "kind",
+        "tags",
+        "importance",
+        "projectId",
+        "metadata",
+        "visibility",
+        "supersedes",
+    ),
+    "memory_search": ("query", "projectId", "limit"),
+    "memory_context": ("query", "projectId", "limit"),
+    "memory_list_recent": ("projectId", "limit"),
+    "memory_forget": ("memoryId", "query", "file", "session", "projectId", "limit", "dryRun"),
+    "memory_record_decision": ("decision", "title", "rationale", "alternatives", "tags", "importance", "supersedes"),
+}
+NEEDED = {
+    "memory_add": {"content": "x"},
+    "memory_search": {"query": "x"},
+    "memory_forget": {"query": "x"},
+    "memory_record_decision": {"decision": "x"},
+}
+
+
+@pytest.mark.parametrize("tool", ALL)
+async def test_no_argument_is_our_fault(http: httpx2.AsyncClient, admin_pool: Pool, tool: str) -> None:
+    _, key = await make_world(admin_pool)
+    for name in ARGUMENTS[tool]:
+        for value in (*ODD_TEXTS, *ODD_VALUES):
+            given: dict[str, Any] = {} if name in ("memoryId", "file", "session") else dict(NEEDED.get(tool, {}))
+            params = {"name": tool, "arguments": {**given, name: value}}
+            body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
+            headers = {**key.headers, "Content-Type": "application/json"}
+            answer = await http.post("/v1/mcp/memory", content=body, headers=headers)
+            assert answer.status_code == 200, (name, str(value)[:40], answer.text[:300])
+            text = answer.json()["result"]["content"][0]["text"]
+            assert "Error executing tool" not in text, (name, str(value)[:40])
+            assert "does not answer right now" not in text, (name, str(value)[:40])
+
+
 async def test_many_at_once_keep_their_callers_apart(base_url: str, admin_pool: Pool) -> None:
     worlds = [await make_world(admin_pool) for _ in range(4)]
 
