@@ -16,7 +16,6 @@ from starlette.types import Scope
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import DomainError
 from commonplace_runtime.entrypoints.http import (
-    about,
     audit,
     compat,
     connect,
@@ -52,7 +51,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = tuple(
     operation
     for module in (
         *(events, sessions, jobs, recall, memories, projects, erasure, transfer),
-        *(keys, connect, usage, audit, compat, worker_reads, health, about, description),
+        *(keys, connect, usage, audit, compat, worker_reads, health, description),
     )
     for operation in module.OPERATIONS
 )
