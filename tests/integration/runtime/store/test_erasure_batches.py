@@ -336,6 +336,7 @@ _REFERENCES = (
         "UPDATE commonplace.memories SET superseded_by = NULL WHERE team_id = $1 AND superseded_by = $2",
         "memories_superseded",
     ),
+    ("DELETE FROM commonplace.memory_sources WHERE team_id = $1 AND memory_id = $2", "memory_sources_of_memory"),
     ("UPDATE commonplace.memory_sources SET job_id = NULL WHERE team_id = $1 AND job_id = $2", "memory_sources_of_job"),
 )
 
@@ -365,8 +366,6 @@ async def test_every_foreign_key_into_what_is_erased_has_an_index(admin_pool: Po
             'commonplace.memories'::regclass, 'commonplace.sessions'::regclass, 'commonplace.job_groups'::regclass)
         AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.conrelid
             AND (i.indkey::smallint[])[0:cardinality(c.conkey) - 1] @> c.conkey)
-        -- memory_sources: its primary key begins with the memory, which is enough.
-        AND NOT (c.conrelid = 'commonplace.memory_sources'::regclass AND c.confrelid = 'commonplace.memories'::regclass)
         """
     )
     assert [dict(row) for row in missing] == []
