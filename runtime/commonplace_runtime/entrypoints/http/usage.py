@@ -20,7 +20,9 @@ Reader = Annotated[Principal, Depends(needs(Access.READ, Spending.EXEMPT))]
 
 async def get_usage(request: Request, principal: Reader) -> Response:
     """The team's month so far; answered also when the month's requests are used up."""
-    return json_response(await read_usage(state_of(request).pool, principal.team_id, principal.project_id))
+    state = state_of(request)
+    told = await read_usage(state.pool, principal.team_id, principal.project_id, state.settings.limits)
+    return json_response(told)
 
 
 OPERATIONS: Final = (Operation(method="GET", path="/v1/usage", handler=get_usage, id="getUsage", tag="Usage"),)
