@@ -20,6 +20,8 @@ class Access(Enum):
     PAYLOADS = frozenset({"memories:admin", "admin", "*"})
     AUDIT = frozenset({"audit:read", "memories:read", "memories:admin", "admin", "*"})
     AUDIT_CONTENT = frozenset({"audit:read", "memories:admin", "admin", "*"})
+    TOOLS = frozenset({"memories:read", "observations:read", "memories:write", "*"})
+    """The MCP tools that read and write: reading or writing opens the door, and each tool asks for its own family."""
 
     def is_open_to(self, scopes: frozenset[str]) -> bool:
         """Whether a key with these scopes may use the family."""

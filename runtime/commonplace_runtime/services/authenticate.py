@@ -7,7 +7,7 @@ import structlog
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import NotAuthenticated, NotPermitted, QuotaExceeded, RateLimited
 from commonplace_runtime.domain.models import Principal
-from commonplace_runtime.domain.quotas import Limits, MinuteCount, Spending, refusal
+from commonplace_runtime.domain.quotas import Limits, Spending, Usage, refusal
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.observability import GUARD_FAILURES
 from commonplace_runtime.store import principals
@@ -21,10 +21,10 @@ REFUSED = "Invalid API key or insufficient scope"
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """An admitted caller, or why not. `minute`: what to tell about the rate, None where it is not limited."""
+    """An admitted caller, or why not. `usage`: what was counted, for whoever learns later what is being spent."""
 
     principal: Principal
-    minute: MinuteCount | None
+    usage: Usage
     refusal: RateLimited | QuotaExceeded | None
 
 
@@ -46,4 +46,4 @@ async def authenticate(pool: Pool, token: str | None, access: Access, spending: 
         guard, _, sqlstate = failure.partition(" ")
         GUARD_FAILURES.labels(guard).inc()
         log.warning("guard_failed_open", guard=guard, sqlstate=sqlstate, team_id=principal.team_id)
-    return Admission(principal=principal, minute=usage.minute, refusal=refusal(usage, spending))
+    return Admission(principal=principal, usage=usage, refusal=refusal(usage, spending))

@@ -25,8 +25,8 @@ _HINT: Final = (
 )
 
 
-class ConnectAnswer(TypedDict):
-    """How an agent is connected."""
+class Connection(TypedDict):
+    """Where MCP is, and the line that connects Claude Code, with a placeholder for the key."""
 
     mcpUrl: str
     connectCommand: str
@@ -40,5 +40,5 @@ async def get_connect(request: Request, _principal: Reader) -> Response:
 
 
 OPERATIONS: Final = (
-    Operation(method="GET", path="/v1/connect", handler=get_connect, id="getConnect", tag="Keys", answer=ConnectAnswer),
+    Operation(method="GET", path="/v1/connect", handler=get_connect, id="getConnect", tag="Keys", answer=Connection),
 )
