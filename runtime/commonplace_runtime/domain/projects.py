@@ -6,10 +6,11 @@ from typing import Final, cast
 
 from typing_extensions import TypedDict
 
+from commonplace_runtime.domain.bounded_fields import BoundedFields
 from commonplace_runtime.domain.events import storable
 from commonplace_runtime.domain.models import Json
 from commonplace_runtime.domain.redaction import redact
-from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue, type_name, wrong_type
+from commonplace_runtime.domain.validation import InvalidFields, Issue, type_name, wrong_type
 
 MAX_NAME: Final = 200
 MAX_PATH: Final = 4096
@@ -50,17 +51,17 @@ class NewProject:
 def read_project(body: object) -> NewProject:
     """One project from a body, cleaned like an event; a null counts as absent. Raises InvalidFields."""
     issues: list[Issue] = []
-    fields = Fields(body, issues)
+    fields = BoundedFields(body, issues)
     given = fields.value("metadata")
     if given is not None and not isinstance(given, dict):
         issues.append(wrong_type(("metadata",), "record", type_name(given)))
     metadata = cast("dict[str, Json]", redact(given if isinstance(given, dict) else {}).value)
     if len(json.dumps(metadata)) > MAX_METADATA:
-        issues.append(_too_long("metadata", MAX_METADATA))
+        issues.append({"code": "too_big", "maximum": MAX_METADATA, "path": ["metadata"], "message": _TOO_MUCH})
     project = NewProject(
         name=_name(fields, issues),
-        slug=_text(fields, "slug", MAX_NAME, issues),
-        root_path=_text(fields, "rootPath", MAX_PATH, issues),
+        slug=storable(fields.bounded("slug", MAX_NAME)),
+        root_path=storable(fields.bounded("rootPath", MAX_PATH)),
         metadata=metadata,
     )
     if issues:
@@ -68,27 +69,18 @@ def read_project(body: object) -> NewProject:
     return project
 
 
-def _name(fields: Fields, issues: list[Issue]) -> str:
-    given = fields.text("name", required=True)
+_TOO_MUCH: Final = f"Too big: expected metadata to have <={MAX_METADATA} characters of JSON"
+
+
+def _name(fields: BoundedFields, issues: list[Issue]) -> str:
+    given = fields.bounded("name", MAX_NAME, least=1)
+    if given is None:
+        if fields.value("name") is None:
+            issues.append(wrong_type(("name",), "string", "null" if fields.has("name") else "undefined"))
+        return ""
     name = (storable(given) or "").strip()
-    if len(name) > MAX_NAME:
-        issues.append(_too_long("name", MAX_NAME))
-    elif given is not None and not name:
-        message = "Too small: expected string to have >=1 characters"
-        issues.append({"code": "too_small", "origin": "string", "minimum": 1, "path": ["name"], "message": message})
-    return name
-
-
-def _text(fields: Fields, name: str, most: int, issues: list[Issue]) -> str | None:
-    value = fields.value(name)
-    if value is None or value == "":
-        return None
-    text = storable(fields.text(name))
-    if text is not None and len(text) > most:
-        issues.append(_too_long(name, most))
-    return text
-
-
-def _too_long(name: str, most: int) -> Issue:
-    message = f"Too big: expected string to have <={most} characters"
-    return {"code": "too_big", "origin": "string", "maximum": most, "path": [name], "message": message}
+    if name and len(name) <= MAX_NAME:
+        return name
+    message = "Invalid name: without private parts and secrets it is empty or too long"
+    issues.append({"code": "custom", "path": ["name"], "message": message})
+    return ""

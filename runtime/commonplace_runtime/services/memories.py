@@ -35,6 +35,12 @@ from commonplace_runtime.store.pool import Pool
 _NOT_FOUND: Final = "Memory not found"
 _CURSOR: Final = re.compile(rb"m1:([1-9][0-9]{0,9})")
 _LARGEST_NUMBER: Final = 2**31 - 1
+_TOO_MUCH_METADATA: Final[Issue] = {
+    "code": "too_big",
+    "origin": "record",
+    "path": ["metadata"],
+    "message": "Too big: metadata may have 10 MiB of JSON, with what is there already",
+}
 Changes: TypeAlias = Mapping[str, Json]
 """What `read_changes` makes of a body."""
 
@@ -114,6 +120,8 @@ async def update_memory(
             raise ProjectIsFixed
         case "validity":
             raise InvalidFields([ENDS_TOO_EARLY])
+        case "metadata":
+            raise InvalidFields([_TOO_MUCH_METADATA])
         case "missing" | "elsewhere":
             raise _no_such("supersedes")
     _refuse(done["outcome"])

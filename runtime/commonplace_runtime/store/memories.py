@@ -39,7 +39,7 @@ async def recall(pool: Pool, principal: Principal, wanted: Recall, *, request_id
 
 async def get(pool: Pool, reach: Reach, memory_id: str, *, action: str) -> MemoryRow | None:
     """One memory within reach, or None. `action`: what audit calls the read."""
-    if "\0" in memory_id:  # no id, and nothing that Postgres would take
+    if not _may_be_id(memory_id):
         return None
     return cast("MemoryRow | None", await fetch_value(pool, _SQL["get"], *reach.arguments, memory_id, action))
 
@@ -69,7 +69,7 @@ async def update(
 
     Raises NotPermitted for a session out of reach, and for the visibility of what another actor wrote.
     """
-    if "\0" in memory_id:
+    if not _may_be_id(memory_id):
         return None
     done = await fetch_value(pool, _SQL["update"], *reach.arguments, via, memory_id, dict(changes))
     return cast("dict[str, Any] | None", done)
@@ -77,7 +77,7 @@ async def update(
 
 async def supersede(pool: Pool, reach: Reach, memory_id: str, by: str, *, via: str | None) -> dict[str, Any] | None:
     """`{"outcome", "memory", "superseded"}` as above `supersede_memory_v1`, or None for no such memory."""
-    if "\0" in memory_id:
+    if not _may_be_id(memory_id):
         return None
     done = await fetch_value(pool, _SQL["supersede"], *reach.arguments, via, memory_id, by)
     return cast("dict[str, Any] | None", done)
@@ -85,6 +85,11 @@ async def supersede(pool: Pool, reach: Reach, memory_id: str, by: str, *, via: s
 
 async def of_event(pool: Pool, reach: Reach, event_id: str) -> EventMemories | None:
     """What was made of an event, or None for no such event. Raises NotPermitted for one of another project."""
-    if "\0" in event_id:
+    if not _may_be_id(event_id):
         return None
     return cast("EventMemories | None", await fetch_value(pool, _SQL["of_event"], *reach.arguments, event_id))
+
+
+def _may_be_id(text: str) -> bool:
+    """What this rules out Postgres might not even take."""
+    return text.isascii() and "\0" not in text

@@ -82,6 +82,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbe
         has_doorbell=doorbell is not None,
         notices=JobNotices(_listening(settings)),
         given_pool=pool,
+        operations=OPERATIONS,
     )
     mcp_doors = {contract.MCP_PATH: recall_endpoint(state), contract.MCP_MEMORY_PATH: memory_endpoint(state)}
     app = FastAPI(

@@ -67,23 +67,22 @@ async def parse_body(raw: bytes) -> Json:
 
 
 def _parse(raw: bytes) -> Json:
-    if _has_more_containers(raw, MAX_NODES):
+    containers = raw.count(b"[") + raw.count(b"{")
+    if containers > MAX_NODES and _has_more_containers(raw, MAX_NODES):
         raise _too_big(MAX_NODES, f"More than {MAX_NODES} values")
     value = parse_json(raw)
     if not isinstance(value, dict | list):
         raise HttpFault(400, "SyntaxError", "the body must be a JSON object or array")
-    # First what ends early: the depth is looked for in all that there is.
-    if has_more_nodes(value, MAX_NODES):
+    # First what ends early: the depth is looked for in all that there is. A value has two bytes, with its comma.
+    if len(raw) > 2 * MAX_NODES and has_more_nodes(value, MAX_NODES):
         raise _too_big(MAX_NODES, f"More than {MAX_NODES} values")
-    if is_too_deep(value):
+    if containers > MAX_DEPTH and is_too_deep(value):
         raise _too_big(MAX_DEPTH, f"Nested more than {MAX_DEPTH} deep")
     return value
 
 
 def _has_more_containers(raw: bytes, limit: int) -> bool:
-    """Whether JSON has more than `limit` lists and objects: the parser would hold all threads up to make them."""
-    if raw.count(b"[") + raw.count(b"{") <= limit:
-        return False
+    """Whether JSON has more than `limit` lists and objects outside of strings: making them holds all threads up."""
     bare = _STRING.sub(b"", raw)
     return bare.count(b"[") + bare.count(b"{") > limit
 

@@ -1,5 +1,6 @@
 """Memories as resources: /v1/memories, /v1/observations/:id and what was made of an event."""
 
+import re
 from dataclasses import replace
 from typing import Annotated, Final, Literal, NotRequired, TypeAlias
 
@@ -42,7 +43,9 @@ Writer = Annotated[Principal, Depends(needs(Access.WRITE, Spending.TOKENS))]
 
 USUAL_LIMIT: Final = 50
 MOST: Final = 200
-_NAME_CHARACTERS: Final = 200
+_NAME_CHARACTERS: Final = 256
+_EPOCH_MS: Final = re.compile(r"-?(?:[0-9]{1,3}|[0-9]{5,18})")
+"""Four digits are a year."""
 
 
 async def post_memory(request: Request, principal: Writer) -> Response:
@@ -115,7 +118,7 @@ def _query(request: Request) -> MemoryQuery:
     times = {}
     for name in ("since", "until"):
         given = asked.get(name) or None
-        times[name] = read_moment(int(given) if given and given.lstrip("-").isdecimal() and len(given) < 20 else given)
+        times[name] = read_moment(int(given) if given and _EPOCH_MS.fullmatch(given) else given)
         if given is not None and times[name] is None:
             issues.append(no_moment((name,)))
     visibility = Fields({"visibility": asked.get("visibility") or None}, issues).choice("visibility", VISIBILITIES, "")

@@ -312,8 +312,8 @@ $$;
 -- Changes what p_changes names, as create_memory_v1 names it, null to clear it; "metadata" is laid over what is there key by
 -- key, and a key with null goes; "clearMetadata": true begins with none. Nothing different: nothing is written but the audit row,
 -- which has the names of what changed.
--- Returns {"outcome": updated, "memory"}, {"outcome": project: it would change, validity: it would end before it begins, or as of
--- refuse_succession}; NULL where there is none. CM100: a session out of reach, or the visibility of what another actor wrote.
+-- Returns {"outcome": updated, "memory"}, {"outcome": project: it would change, validity: it would end before it begins, metadata: it
+-- would have more than 10 MiB, or as of refuse_succession}; NULL where there is none. CM100: a session out of reach, or the visibility of what another actor wrote.
 CREATE FUNCTION commonplace.update_memory_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
     p_via text, p_memory_id text, p_changes jsonb)
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -349,6 +349,9 @@ BEGIN
     after.valid_to := CASE WHEN p_changes ? 'validTo' THEN (p_changes ->> 'validTo')::timestamptz ELSE held.valid_to END;
     after.metadata := (CASE WHEN p_changes ? 'clearMetadata' THEN '{}' ELSE held.metadata END || coalesce(p_changes -> 'metadata', '{}'))
         - ARRAY(SELECT key FROM jsonb_each(coalesce(p_changes -> 'metadata', '{}')) WHERE value = 'null');
+    IF p_changes ? 'metadata' AND octet_length(after.metadata::text) > 10485760 THEN
+        RETURN jsonb_build_object('outcome', 'metadata');
+    END IF;
     IF p_changes ? 'tags' THEN
         after.tags := ARRAY(SELECT jsonb_array_elements_text(p_changes -> 'tags'));
     END IF;

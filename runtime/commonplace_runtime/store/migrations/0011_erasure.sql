@@ -83,15 +83,18 @@ RETURN (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(p_de
     WHERE key IN ('requestId', 'mode') OR jsonb_typeof(value) = 'number' OR key = 'counts' AND jsonb_typeof(value) = 'object')
     || '{"erased": true}';
 
--- Rows of the team's audit that are about, or name, one of the ids and still have content.
-CREATE FUNCTION commonplace.audit_naming(p_team_id uuid, p_ids text[]) RETURNS bigint[] LANGUAGE sql STABLE
-    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
-    SELECT ARRAY(
+-- Rows of the team's audit that are about, or name, one of the ids and still have content. Planned for each call: a plan made
+-- while the table was small would go through all of the team's rows.
+CREATE FUNCTION commonplace.audit_naming(p_team_id uuid, p_ids text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE
+    SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_custom_plan AS $$
+BEGIN
+    RETURN ARRAY(
         SELECT number FROM commonplace.audit_log WHERE team_id = p_team_id AND resource_id = ANY (p_ids)
             AND NOT details @> '{"erased": true}'
         UNION
         SELECT number FROM commonplace.audit_log WHERE details ? 'observationIds' AND details -> 'observationIds' ?| p_ids
-            AND team_id = p_team_id AND NOT details @> '{"erased": true}')
+            AND team_id = p_team_id AND NOT details @> '{"erased": true}');
+END
 $$;
 
 -- Takes the content out of the audit rows that are about, or name, one of the ids, and says of how many; p_is_dry: only says.
@@ -151,8 +154,8 @@ $$;
 
 -- Whether a path is the file: the path itself, or one that ends with it as a part of its own.
 CREATE FUNCTION commonplace.is_file(p_path text, p_file text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN translate(p_path, '\', '/') IN (p_file, './' || p_file)
-    OR right(translate(p_path, '\', '/'), length(p_file) + 1) = '/' || p_file AND p_file <> '' AND p_file NOT LIKE '/%';
+RETURN p_file <> '' AND (translate(p_path, '\', '/') IN (p_file, './' || p_file)
+    OR p_file NOT LIKE '/%' AND right(translate(p_path, '\', '/'), length(p_file) + 1) = '/' || p_file);
 
 -- Whether a memory's metadata, or what an event's payload says a tool was given or answered, names the file.
 CREATE FUNCTION commonplace.tells_of_file(p_told jsonb, p_file text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
