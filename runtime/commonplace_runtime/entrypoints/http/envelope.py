@@ -98,7 +98,7 @@ class _Sender:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = int(message["status"])  # the MCP SDK sends an enum
             headers = MutableHeaders(scope=message)
             headers.update({**SECURITY_HEADERS, **self._scope["state"].get("extra_headers", {})})
             if self._scope["path"].lower().startswith(_WITH_REQUEST_ID):

@@ -17,7 +17,8 @@ from typing_extensions import TypedDict
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain import instructions
-from commonplace_runtime.domain.wire import LANE_NAMES, RUNTIME
+from commonplace_runtime.domain.models import Json
+from commonplace_runtime.domain.wire import LANE_NAMES, RUNTIME, Lane
 from commonplace_runtime.entrypoints.doorbell import STREAM
 from commonplace_runtime.entrypoints.http.errors import json_response
 from commonplace_runtime.entrypoints.http.operations import Operation
@@ -54,6 +55,77 @@ class InstructionsAnswer(TypedDict):
     """What an MCP tool answers."""
 
     content: list[TextPart]
+
+
+class Liveness(TypedDict):
+    """The process is alive."""
+
+    status: str
+    runtime: str
+
+
+class Readiness(TypedDict):
+    """`ready`, or `initializing` with the reason in `message`."""
+
+    status: str
+    mcpReady: NotRequired[bool]
+    message: NotRequired[str]
+
+
+class Dependencies(TypedDict):
+    """What we need and whether it answers: `ok`, or what is wrong."""
+
+    degraded: bool
+    statuses: dict[str, str]
+
+
+class Queue(TypedDict):
+    """How workers are woken, and how much waits."""
+
+    engine: str
+    implementation: str
+    redis: dict[str, Json]
+    lanes: list[Lane]
+
+
+class Health(TypedDict):
+    """For people and for claude-mem's client; `uptime` in seconds, `queue` where Redis is configured."""
+
+    status: str
+    runtime: str
+    implementation: str
+    version: str
+    workerPath: str
+    uptime: float
+    managed: bool
+    hasIpc: bool
+    platform: str
+    pid: int
+    initialized: bool
+    mcpReady: bool
+    ai: dict[str, Json]
+    dependencies: Dependencies
+    rateLimits: dict[str, Json]
+    queue: NotRequired[Queue]
+
+
+class SchemaState(TypedDict):
+    """The database as this server found it."""
+
+    initialized: bool
+    schemaVersion: int | None
+
+
+class Info(TypedDict):
+    """What this server is."""
+
+    name: str
+    version: str
+    runtime: str
+    authMode: str
+    postgres: SchemaState
+    boundaries: dict[str, Json]
+    queueLanes: list[Lane]
 
 
 async def get_healthz(_request: Request) -> Response:
@@ -146,10 +218,22 @@ def _generation() -> dict[str, Any]:
 
 
 OPERATIONS: Final = (
-    Operation(method="GET", path="/v1/info", handler=get_info, id="getInfo", tag="Health"),
-    Operation(method="GET", path=contract.HEALTH_PATH, handler=get_healthz, id="getLiveness", tag="Health"),
-    Operation(method="GET", path="/api/health", handler=get_health, id="getHealth", tag="Health"),
-    Operation(method="GET", path=contract.READINESS_PATH, handler=get_readiness, id="getReadiness", tag="Health"),
+    Operation(method="GET", path="/v1/info", handler=get_info, id="getInfo", tag="Health", answer=Info),
+    Operation(
+        method="GET", path=contract.HEALTH_PATH, handler=get_healthz, id="getLiveness", tag="Health", answer=Liveness
+    ),
+    Operation(
+        method="GET", path="/api/health", handler=get_health, id="getHealth", tag="Health", answer=Health, also=(503,)
+    ),
+    Operation(
+        method="GET",
+        path=contract.READINESS_PATH,
+        handler=get_readiness,
+        id="getReadiness",
+        tag="Health",
+        answer=Readiness,
+        also=(503,),
+    ),
     Operation(
         method="GET", path="/api/version", handler=get_version, id="getVersion", tag="Health", answer=VersionAnswer
     ),
