@@ -2,7 +2,8 @@
 `make clients`: claude-mem as it is shipped, its hooks and its stdio MCP server, against `commonplace dev`.
 
 The plugin and the JavaScript runtime that it asks for come from the npm registry, at the versions below, into a folder
-that is deleted at the end. Needs node and npm. Nothing of it is part of `make test`.
+that is deleted at the end. CLAUDE_MEM_VERSION tries another version of the plugin. Needs node and npm. Nothing of it is
+part of `make test`.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -27,7 +29,7 @@ from commonplace_runtime.entrypoints.dev import DevStack, running
 from e2e.clients.proxy import Proxy, proxy_to
 from e2e.report import CheckFailed, Report
 
-PLUGIN: Final = "claude-mem@13.15.3"
+PLUGIN: Final = f"claude-mem@{os.environ.get('CLAUDE_MEM_VERSION') or '13.15.3'}"
 BUN: Final = "bun@1.4.5"
 SECONDS_FOR_MEMORIES: Final = 60
 EXIT_FAILED: Final = 1
@@ -117,7 +119,7 @@ def _tell(report: Report, folder: Path) -> None:
     (folder / "data").mkdir()
     with (
         (folder / "dev.log").open("wb") as log,
-        _stderr_to(log.fileno()),
+        _stderr_to(log),
         running(environ, folder / "data", port=0, with_worker=True) as (stack, _),
         proxy_to(stack.base_url, stack.key) as proxy,
     ):
@@ -131,9 +133,10 @@ def _tell(report: Report, folder: Path) -> None:
         with report.check(SERVER_TOOLS) as row:
             row.seen = asyncio.run(_use_server_tools(plugin))
         with report.check(NO_WORKER) as row:
-            if databases := sorted(path.name for path in (plugin.home / ".claude-mem").rglob("*.db")):
-                raise CheckFailed(f"the plugin keeps memories of its own in {databases}")
-            row.seen = "its data folder holds no database"
+            processes = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout
+            left = [line for line in processes.splitlines() if str(plugin.scripts) in line]
+            _demand(not left, f"still running: {left}")
+            row.seen = "nothing of the plugin runs"
 
 
 def _fetch(folder: Path) -> tuple[Path, Path]:
@@ -145,19 +148,16 @@ def _fetch(folder: Path) -> tuple[Path, Path]:
     return folder / "package" / "plugin" / "scripts", folder / "js" / "node_modules" / ".bin"
 
 
-class _stderr_to:  # noqa: N801 - reads as the function that it is
+@contextmanager
+def _stderr_to(file: BinaryIO) -> Iterator[None]:
     """What the children of `commonplace dev` log goes into a file meanwhile."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __enter__(self) -> None:
-        self._kept = os.dup(2)
-        os.dup2(self._descriptor, 2)
-
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._kept, 2)
-        os.close(self._kept)
+    kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _install(folder: Path, scripts: Path, binaries: Path, stack: DevStack, proxy: Proxy) -> Plugin:
