@@ -564,5 +564,6 @@ EXPECTED: Final = frozenset(
 """What a walk of the usual length must have been answered with a 2xx at least once."""
 
 WALKS: Final = int(os.environ.get("TWO_TEAMS_WALKS", "14"))
-"""How many walks are made; in `make test` a few."""
 STEPS: Final = int(os.environ.get("TWO_TEAMS_STEPS", "30"))
+IS_USUAL: Final = not {"TWO_TEAMS_WALKS", "TWO_TEAMS_STEPS"} & os.environ.keys()
+"""Nobody asked for another length: the walks are those of every `make test`."""
