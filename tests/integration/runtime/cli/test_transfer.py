@@ -41,7 +41,7 @@ async def test_a_team_moves_with_its_projects_and_private_memories(
     told = answer(database, "export", "--team", team.slug, "--to", str(file))
     assert (told["to"], told["counts"]) == (str(file), {"memory": 4})
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert os.listdir(tmp_path) == [file.name]
+    assert [name for _, _, names in os.walk(tmp_path) for name in names] == [file.name]
     await admin_pool.execute("DELETE FROM commonplace.teams WHERE id = $1", UUID(team.id))
     await make_team(admin_pool, "new")
 
