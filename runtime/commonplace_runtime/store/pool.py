@@ -68,10 +68,8 @@ STORE_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def _to_json(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # an integer above 64 bits
-        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    # Not by orjson, which would store a null where somebody computed a NaN.
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 async def _prepare_connection(connection: Connection) -> None:
