@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import asyncpg.pool
+import orjson
 import structlog
 
 from commonplace_runtime.domain.errors import Unavailable
@@ -38,6 +39,7 @@ CONNECTION_FAULTS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # a database that takes no connections while it is worked on
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What time heals: the server is away, restarting, overloaded, or chose us as a deadlock's victim."""
@@ -65,12 +67,13 @@ STORE_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 """Whatever else Postgres or asyncpg may object to; for those who must not show a traceback."""
 
 
-def _no_nan(value: Any) -> str:
+def _to_json(value: Any) -> str:
+    # Not by orjson, which would store a null where somebody computed a NaN.
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 async def _prepare_connection(connection: Connection) -> None:
-    await connection.set_type_codec("jsonb", encoder=_no_nan, decoder=json.loads, schema="pg_catalog")
+    await connection.set_type_codec("jsonb", encoder=_to_json, decoder=orjson.loads, schema="pg_catalog")
 
 
 async def _keep_session(_connection: Connection) -> None:

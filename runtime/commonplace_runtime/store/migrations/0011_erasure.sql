@@ -69,7 +69,6 @@ CREATE INDEX jobs_of_session ON commonplace.jobs (team_id, session_id) WHERE ses
 CREATE INDEX jobs_of_group ON commonplace.jobs (team_id, project_id, session_key);
 CREATE INDEX memories_of_job ON commonplace.memories (team_id, job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX memories_of_session ON commonplace.memories (team_id, session_id) WHERE session_id IS NOT NULL;
-CREATE INDEX memories_superseded ON commonplace.memories (team_id, superseded_by) WHERE superseded_by IS NOT NULL;
 CREATE INDEX memory_sources_of_memory ON commonplace.memory_sources (team_id, memory_id);
 CREATE INDEX memory_sources_of_job ON commonplace.memory_sources (team_id, job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX audit_log_of_resource ON commonplace.audit_log (team_id, resource_id) WHERE resource_id IS NOT NULL;

@@ -487,7 +487,7 @@ async def test_nothing_of_another_team_or_project_is_reached(http: httpx2.AsyncC
     "body",
     [
         {},
-        {"memoryId": str(uuid4()), "query": "a"},
+        {"memoryId": "00000000-0000-4000-8000-000000000001", "query": "a"},
         {"serverSessionId": "a", "contentSessionId": "b"},
         {"query": ""},
         {"query": "a", "limit": 101},
