@@ -212,7 +212,7 @@ async def test_a_read_that_ended_meanwhile_loses_its_words_too(admin_pool: Pool,
     await fill(admin_pool, tenant, 30)
     named = await admin_pool.fetchval("SELECT id::text FROM commonplace.memories ORDER BY number LIMIT 1")
     erasure = await begin_purge(runtime_pool, tenant)
-    while (await erasures.step(runtime_pool, erasure, rows=10))["phase"] != "audit":
+    while (await erasures.step(runtime_pool, erasure, rows=10))["phase"] != "events":
         pass
     stays = await put_event(admin_pool, tenant)
     later = await _memory_of(admin_pool, tenant, stays.event_id)
