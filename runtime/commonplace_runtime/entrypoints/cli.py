@@ -13,9 +13,12 @@ from cyclopts import Parameter
 
 from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import Conflict, DomainError
+from commonplace_runtime.entrypoints.cli_doctor import doctor
 from commonplace_runtime.entrypoints.cli_embedded import embedded
 from commonplace_runtime.entrypoints.cli_jobs import jobs, usage
+from commonplace_runtime.entrypoints.cli_members import audit, members
 from commonplace_runtime.entrypoints.cli_migrate import migrate
+from commonplace_runtime.entrypoints.cli_transfer import EXIT_INTERRUPTED, export, import_
 from commonplace_runtime.entrypoints.terminal import (
     ENVIRONMENT,
     Json,
@@ -41,9 +44,13 @@ app = cyclopts.App(
 teams = cyclopts.App(name="teams", help="Teams: the tenants.")
 projects = cyclopts.App(name="projects", help="Projects of a team.")
 keys = cyclopts.App(name="keys", help="API keys of a team.")
-for group in (teams, projects, keys, jobs, embedded):
+for group in (teams, projects, members, keys, jobs, embedded):
     app.command(group)
 app.command(usage)
+app.command(audit)
+app.command(doctor)
+app.command(export)
+app.command(import_, name="import")
 app.command(migrate)
 
 
@@ -64,6 +71,9 @@ def run() -> None:
         _refuse(f"Postgres objects: {error}")
     except OSError as error:
         _refuse(str(error))
+    except KeyboardInterrupt:
+        print("commonplace: interrupted", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 def _refuse(message: str) -> NoReturn:

@@ -50,16 +50,26 @@ def build_generator(settings: Settings) -> Generator:
 
     Exits with 78 and a line for each variable that is missing or wrong.
     """
-    choices = [Choice(name=settings.provider, model=settings.model), *settings.provider_fallbacks]
+    faults = provider_faults(settings)
+    if faults:
+        exit_misconfigured(faults)
+    steps = [step for place, choice in enumerate(_chosen(settings)) for step in _steps(settings, choice, place)]
+    return steps[0].generator if len(steps) == 1 and settings.provider == "extractive" else ChainedGenerator(steps)
+
+
+def provider_faults(settings: Settings) -> list[str]:
+    """A line for each variable of the chain that is missing or wrong."""
+    choices = _chosen(settings)
     faults = [fault for place, choice in enumerate(choices) for fault in _faults(settings, choice, place)]
     if any(choice.name == "extractive" for choice in choices[:-1]):
         faults.append(
             f"{contract.ENV_PROVIDER_FALLBACKS}: must be empty where extractive comes before it; extractive never fails"
         )
-    if faults:
-        exit_misconfigured(list(dict.fromkeys(faults)))
-    steps = [step for place, choice in enumerate(choices) for step in _steps(settings, choice, place)]
-    return steps[0].generator if len(steps) == 1 and settings.provider == "extractive" else ChainedGenerator(steps)
+    return list(dict.fromkeys(faults))
+
+
+def _chosen(settings: Settings) -> list[Choice]:
+    return [Choice(name=settings.provider, model=settings.model), *settings.provider_fallbacks]
 
 
 def _faults(settings: Settings, choice: Choice, place: int) -> list[str]:

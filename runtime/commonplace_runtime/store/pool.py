@@ -39,6 +39,7 @@ CONNECTION_FAULTS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # a database that takes no connections while it is worked on
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What time heals: the server is away, restarting, overloaded, or chose us as a deadlock's victim."""
@@ -67,10 +68,8 @@ STORE_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def _to_json(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # an integer above 64 bits
-        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    # Not by orjson, which would store a null where somebody computed a NaN.
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 async def _prepare_connection(connection: Connection) -> None:

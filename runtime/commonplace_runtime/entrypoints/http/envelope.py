@@ -67,9 +67,11 @@ class Envelope:
         given = _header(scope, b"x-request-id").strip()
         request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid4())
         inner = {**scope, "state": {**scope.get("state", {}), "request_id": request_id}}
-        if scope["method"] == "HEAD":
+        is_head = scope["method"] == "HEAD"
+        if is_head:
             inner["method"] = "GET"
-        sender = _Sender(inner, send, origin=_header(scope, b"origin"), is_head=scope["method"] == "HEAD")
+            inner["state"]["is_head"] = True  # for those whose body is dear to make
+        sender = _Sender(inner, send, origin=_header(scope, b"origin"), is_head=is_head)
         try:
             if scope["method"] == "OPTIONS":
                 await Response(status_code=204, headers=PREFLIGHT_HEADERS)(inner, receive, sender)

@@ -20,7 +20,9 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 HEAD_SECONDS: Final = 15.0
 """From the connection, or from the end of the answer before, to the last byte of a request's head."""
 BODY_SECONDS: Final = 30.0
-"""From there to the last byte of its body."""
+"""From there to the last byte of its body, or to MIN_BODY_BYTES of it; and again from there."""
+MIN_BODY_BYTES: Final = 512 * 1024
+"""What of a longer body has to arrive in each BODY_SECONDS. Time in which it is we who do not read does not count."""
 _FAULTS: Final = {
     408: ("RequestTimeoutError", "the request did not arrive in time"),
     431: ("HeadersTooLargeError", f"request line and headers may have {MAX_HEAD_BYTES} bytes"),
@@ -40,12 +42,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     head_seconds: float = HEAD_SECONDS
     body_seconds: float = BODY_SECONDS
+    min_body_bytes: int = MIN_BODY_BYTES
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = False
         self._head_bytes = 0
+        self._body_bytes = 0
+        self._was_paused = False
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -85,7 +90,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         if not self._is_refused:
+            self._body_bytes += len(body)
             super().on_body(body)
+            self._was_paused |= self.flow.read_paused
 
     def on_message_complete(self) -> None:
         if not self._is_refused:
@@ -95,11 +102,18 @@ class BoundedHttp(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         # Here and not with the head: a pipelined request's body waits until the one before it is answered.
         if cycle.more_body:
+            self._body_bytes, self._was_paused = 0, False
             self._expect_within(self.body_seconds)
         super()._start_asgi_task(cycle, overloaded if app is service_unavailable else app)  # type: ignore[arg-type]
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _is_body_coming(self) -> bool:
+        """Whether enough of the body came since the last look, or more would have come if we had read it."""
+        is_enough = self._was_paused or self._body_bytes >= self.min_body_bytes
+        self._body_bytes, self._was_paused = 0, self.flow.read_paused
+        return is_enough
 
     def _expect_within(self, seconds: float | None) -> None:
         if self._deadline is not None:
@@ -107,7 +121,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self._too_late)
 
     def _too_late(self) -> None:
-        if self._is_idle() and not self._in_head:
+        if not self._is_idle() and not self._in_head and self._is_body_coming():
+            self._expect_within(self.body_seconds)
+        elif self._is_idle() and not self._in_head:
             self.transport.close()
         else:
             self._refuse(408)

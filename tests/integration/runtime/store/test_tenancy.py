@@ -90,7 +90,13 @@ async def fill_every_table(admin_pool: Pool) -> str:
         key.id,
         [event],
     )
-    await make_memory(admin_pool, team, "fact", event_id=event["id"], metadata={"files_read": ["a.py"]})
+    memory = await make_memory(admin_pool, team, "fact", event_id=event["id"], metadata={"files_read": ["a.py"]})
+    await admin_pool.execute(
+        "INSERT INTO commonplace.awaited_links (team_id, memory_id, wanted)"
+        " VALUES ($1::text::uuid, $2::text::uuid, 'a later one')",
+        team.id,
+        memory,
+    )
     await admin_pool.execute(
         "INSERT INTO commonplace.team_holds (team_id, held_until, reason) VALUES ($1::text::uuid, now(), 'tokens')",
         team.id,
