@@ -160,16 +160,21 @@ class Fuzz:
         with requests.Session() as session:
             session.trust_env = False
             session.auth = _with_lone_surrogates
+
+            def caller(tally: Tally) -> _Caller:
+                return _Caller(fuzz=self, session=session, seeds=self.sow(), tally=tally)
+
+            both = list(zip(operations, tallies, strict=True))
+            for operation, tally in both:
+                caller(tally).call_example(operation)
             round_ = 0
             while round_ == 0 or (end is not None and time.monotonic() < end):
-                for operation, tally in zip(operations, tallies, strict=True):
-                    if round_ and end is not None and time.monotonic() >= end:
+                for operation, tally in both:
+                    if end is not None and time.monotonic() >= end:
                         break
-                    caller = _Caller(fuzz=self, session=session, seeds=self.sow(), tally=tally)
-                    caller.call_example(operation)
                     if round_ == 0:
-                        caller.call_with_each_nasty_value(operation)
-                    self._draw(operation, caller, self.seed + round_)
+                        caller(tally).call_with_each_nasty_value(operation)
+                    self._draw(operation, caller(tally), self.seed + round_)
                 round_ += 1
                 self._tell(round_, tallies, end)
         return Report(tallies=tallies)
@@ -246,9 +251,10 @@ class _Caller:
     tally: Tally
 
     def call_example(self, operation: Any) -> None:
-        """As the description's own examples say, with ids that are there."""
+        """As the description's own examples say, with ids that are there; some need a key of the whole team."""
         for parts in self._examples(operation):
-            self._send(operation.Case(**parts), self.seeds.project_key)
+            for headers in (self.seeds.project_key, self.seeds.team_key):
+                self._send(operation.Case(**parts), headers)
 
     def call_with_each_nasty_value(self, operation: Any) -> None:
         """The same with every field of query and body once as every value that ever hurt something."""

@@ -119,8 +119,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     _fault(
         HttpFault(415, "UnsupportedMediaTypeError", 'unsupported content encoding "br"'),
-        "The body's `Content-Encoding` is none of `gzip`, `deflate` and `identity`.",
-        "Send it packed with gzip, or not at all packed.",
+        "The body's `Content-Encoding` is none of `gzip`, `deflate` and `identity`, or an import is not sent as NDJSON.",
+        "Send it packed with gzip or not at all packed, and an import as `application/x-ndjson`.",
     ),
     _fault(
         RateLimited("Rate limit exceeded (600 requests / 60s)", retry_after_seconds=17),

@@ -111,6 +111,7 @@ async def fuzzed(base_url: str, field: Field, **options: Any) -> Report:
     return await asyncio.to_thread(fuzz.run)
 
 
+@pytest.mark.timeout(600 + (SECONDS or 0))
 async def test_every_operation_answers_as_its_description_says(base_url: str, field: Field) -> None:
     def say(line: str) -> None:
         print(line, flush=True)
