@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup cluster lint format test test-without-cluster charts images e2e unit demo chaos
+.PHONY: help setup cluster lint format verify test test-without-cluster charts images e2e unit demo conformance chaos fuzz
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make the virtual environment with the pinned dependencies
 
@@ -33,6 +33,9 @@ lint: $(STAMP) ## Check style, types and the import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+verify: $(STAMP) ## Compare docs/reference with the code (part of make test)
+	@$(BIN)/python -m docs.generate --check
 
 format: $(STAMP) ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
@@ -61,7 +64,15 @@ charts: $(STAMP) cluster ## Check the Helm charts against a real API server (par
 e2e: $(STAMP) cluster ## Tell the stories on a real cluster with pods (CLUSTER=node|kind, STORIES=install,burst, KEEP=1)
 	@CLUSTER="$(CLUSTER)" STORIES="$(STORIES)" KEEP="$(KEEP)" $(BIN)/python -m e2e.run
 
+conformance: $(STAMP) ## Hold MCP against its official suite and client (needs npm; a minute)
+	@$(BIN)/python -m e2e.conformance
+
 CHAOS ?= 10
 
 chaos: $(STAMP) ## Kill workers and servers in longer runs (CHAOS=10: ten times as long as in make test)
 	CHAOS=$(CHAOS) $(BIN)/pytest --timeout 3600 $(addprefix tests/integration/runtime/worker/test_,crashes.py outages.py order.py)
+
+FUZZ_SECONDS ?= 600
+
+fuzz: $(STAMP) ## Call the whole API with good and bad data (FUZZ_SECONDS=600, FUZZ_SEED=n: the same again)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/pytest -s --timeout $$(($(FUZZ_SECONDS) + 300)) tests/integration/runtime/api/test_fuzz.py

@@ -162,12 +162,15 @@ async def queue(pool: Pool, sessions: int, events: int, *, first: int = 0, lease
 
 
 @contextmanager
-def process(command: Sequence[str], environ: dict[str, str] | None = None) -> Iterator[psutil.Process]:
-    """A child that ends with us. Its first line of output is kept in `first_line`."""
+def process(
+    command: Sequence[str], environ: dict[str, str] | None = None, *, quiet: bool = False
+) -> Iterator[psutil.Process]:
+    """A child that ends with us; `quiet`: what it writes is thrown away."""
     child = subprocess.Popen(
         command,
         env=environ,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
+        stderr=subprocess.DEVNULL if quiet else None,
         text=True,
         preexec_fn=die_with_parent(15),  # noqa: PLW1509 - one async-signal-safe call
         cwd=Path(__file__).parents[1],

@@ -46,6 +46,8 @@ ENV_EMBEDDED_PASSWORD: Final = "COMMONPLACE_EMBEDDED_PASSWORD"  # noqa: S105 - i
 API_PORT: Final = 8787
 METRICS_PORT: Final = 9787
 MCP_PATH: Final = "/v1/mcp"
+MCP_MEMORY_PATH: Final = "/v1/mcp/memory"
+"""The tools that also write; `MCP_PATH` reads only, whatever the key may do."""
 HEALTH_PATH: Final = "/healthz"
 READINESS_PATH: Final = "/api/readiness"
 METRICS_PATH: Final = "/metrics"

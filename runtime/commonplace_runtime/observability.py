@@ -27,6 +27,12 @@ REQUESTS: Final = Counter(
 REQUEST_SECONDS: Final = Histogram(
     "commonplace_http_request_seconds", "Time to answer a request", ["method", "route"], registry=REGISTRY
 )
+GUARD_FAILURES: Final = Counter(
+    "commonplace_guard_failures",
+    "Requests that a guard let pass because its store failed",
+    ["guard"],
+    registry=REGISTRY,
+)
 EVENTS_INGESTED: Final = Counter("commonplace_events_ingested", "Events stored", registry=REGISTRY)
 SECRETS_REDACTED: Final = Counter(
     "commonplace_secrets_redacted", "Secrets replaced before storage", ["pattern"], registry=REGISTRY

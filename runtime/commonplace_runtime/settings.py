@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from commonplace_runtime import contract
 from commonplace_runtime.domain.prices import LIST_PRICES, Price
 from commonplace_runtime.domain.providers import Choice, ProviderName, parse_choices, provider_named
+from commonplace_runtime.domain.quotas import Limits
 
 EXIT_MISCONFIGURED: Final = 78
 """`EX_CONFIG` of sysexits.h: restarting will not help, an administrator must act."""
@@ -29,6 +30,10 @@ _ALIASES: Final[Mapping[str, str]] = {
     "AUTH_MODE": "CLAUDE_MEM_AUTH_MODE",
     "ALLOW_LOCAL_DEV_BYPASS": "CLAUDE_MEM_ALLOW_LOCAL_DEV_BYPASS",
     "OPENROUTER_BASE_URL": "CLAUDE_MEM_OPENROUTER_BASE_URL",
+    "RATE_LIMIT_PER_MIN": "CLAUDE_MEM_RATE_LIMIT_PER_MIN",
+    "MONTHLY_REQUEST_CAP": "CLAUDE_MEM_MONTHLY_REQUEST_CAP",
+    "MONTHLY_TOKEN_CAP": "CLAUDE_MEM_MONTHLY_TOKEN_CAP",
+    "USAGE_METERING": "CLAUDE_MEM_USAGE_METERING",
 }
 _KEYS: Final[Mapping[str, str]] = {
     "anthropic_api_key": contract.ENV_ANTHROPIC_API_KEY,
@@ -38,6 +43,10 @@ _KEYS: Final[Mapping[str, str]] = {
 }
 """Fields whose variables carry the providers' own names; each is understood after `CLAUDE_MEM_` too."""
 
+_SWITCH: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("", "0", "false", "no", "off"), False),
+}
 _ENCODED: Final = "; write #, /, ? and @ in a password as %23, %2F, %3F and %40"
 
 
@@ -91,6 +100,23 @@ def _endpoint_url(value: str) -> str:
     return value
 
 
+def _cap(value: object) -> object:
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be a whole number; 0 or nothing is no limit") from None
+    return None if isinstance(number, int) and number <= 0 else number
+
+
+def _switch(value: object) -> object:
+    if isinstance(value, str):
+        known = _SWITCH.get(value.strip().lower())
+        if known is None:
+            raise ValueError("must be 1 or 0")
+        return known
+    return value
+
+
 def _auth_mode(value: str) -> str:
     if value.strip().lower() != "api-key":
         raise ValueError("must be api-key (CLAUDE_MEM_AUTH_MODE too): every request needs a key, there is no local-dev")
@@ -128,6 +154,7 @@ class ModelPrice(BaseModel):
     output: float = Field(ge=0, le=1_000_000, allow_inf_nan=False)
 
 
+Cap = Annotated[Annotated[int, Field(le=10**15)] | None, BeforeValidator(_cap)]
 EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
 DatabaseUrl = Annotated[SecretStr | None, AfterValidator(_database_url)]
 LoginUrl = Annotated[SecretStr | None, AfterValidator(_login_url)]
@@ -178,6 +205,14 @@ class Settings(BaseSettings):
     """How long a process waits at start for Postgres before it gives up."""
     wait_timeout_seconds: float = Field(30.0, gt=0, le=300)
     """How long `wait=true` may hold an answer back."""
+    rate_limit_per_min: Cap = None
+    """Requests that one key may make in a minute. Beside a team's own the stricter holds; 0 or unset: none."""
+    monthly_request_cap: Cap = None
+    """Requests that one team may make in a UTC month."""
+    monthly_token_cap: Cap = None
+    """Tokens of models that one team may use in a UTC month."""
+    usage_metering: Annotated[bool, BeforeValidator(_switch)] = False
+    """Whether requests are counted also where nothing limits them."""
     provider: Annotated[ProviderName, BeforeValidator(provider_named)] = "extractive"
     """Who turns events into memories; `extractive` needs no model and no key."""
     model: Annotated[str, AfterValidator(str.strip)] = ""
@@ -232,6 +267,16 @@ class Settings(BaseSettings):
     """Least severe log line that is written."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object a line, or lines for people."""
+
+    @property
+    def limits(self) -> Limits:
+        """What every team is limited to, whatever its Quotas say."""
+        return Limits(
+            requests_per_minute=self.rate_limit_per_min,
+            requests_per_month=self.monthly_request_cap,
+            tokens_per_month=self.monthly_token_cap,
+            metered=self.usage_metering,
+        )
 
     @property
     def prices(self) -> Mapping[str, Price]:

@@ -26,7 +26,7 @@ _RUNTIME: Final[Mapping[str, Any]] = {
 }
 
 
-# What authenticate_v1 and put_key_v1 refuse by, reserve_v1 holds generation by, and the scaling counts a team up to.
+# What authenticate_v2 and put_key_v1 refuse by, reserve_v1 holds generation by, and the scaling counts a team up to.
 _ENFORCED: Final = frozenset(
     {
         "hard.requestsPerMinute",

@@ -1,13 +1,16 @@
 """Values that the runtime's services pass around. Ids are text here: opaque on the wire, UUIDs in the store."""
 
 from dataclasses import dataclass
-from typing import Literal, NewType, TypeAlias
+from typing import Literal, NewType
+
+from typing_extensions import TypeAliasType
 
 KeyId = NewType("KeyId", str)
 TeamId = NewType("TeamId", str)
 ProjectId = NewType("ProjectId", str)
 
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+Json = TypeAliasType("Json", "dict[str, Json] | list[Json] | str | int | float | bool | None")
+"""Any JSON value. A named alias: pydantic, which describes the shapes that leave, reads no nameless recursion."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,10 +70,14 @@ class _Left:
         return None
 
 
+def has_tag_name(folded: str) -> bool:
+    """Whether lower-cased text names one of the tags at all."""
+    return any(tag in folded for tag in TAGS)
+
+
 def strip_private(text: str) -> tuple[str, int]:
     """`text` without private parts, and how many there were. Tags nest, may carry attributes, in either case."""
-    folded = text.lower()
-    if not any(tag in folded for tag in TAGS) or _BRACKET.search(text) is None:
+    if not has_tag_name(text.lower()) or _BRACKET.search(text) is None:
         return text, 0
     left = _Left()
     opened: list[_Opening] = []

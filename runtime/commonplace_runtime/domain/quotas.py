@@ -12,6 +12,16 @@ from commonplace_runtime.domain.errors import QuotaExceeded, RateLimited
 
 
 @dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a process limits by itself, whoever calls; beside a team's own limits the stricter holds. None: no limit."""
+
+    requests_per_minute: int | None = None
+    requests_per_month: int | None = None
+    tokens_per_month: int | None = None
+    metered: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class MinuteCount:
     """One key in this minute; `requests` includes the present one."""
 
@@ -38,10 +48,11 @@ class MonthCount:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What was counted; None where nothing is limited."""
+    """What was counted; None where nothing is limited. guard_failures: `guard SQLSTATE` of those that let it pass."""
 
     minute: MinuteCount | None = None
     month: MonthCount | None = None
+    guard_failures: tuple[str, ...] = ()
 
 
 class Spending(Enum):

@@ -14,8 +14,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from commonplace_runtime.domain.models import Json
-from commonplace_runtime.domain.private_tags import strip_private
-from commonplace_runtime.domain.secret_patterns import is_secret_field, is_secret_value, replace_secrets
+from commonplace_runtime.domain.private_tags import has_tag_name, strip_private
+from commonplace_runtime.domain.secret_patterns import (
+    has_secret_hint,
+    is_secret_field,
+    is_secret_value,
+    replace_secrets,
+)
 
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _NESTED_LEVELS: Final = 4
@@ -44,9 +49,58 @@ class _Tally:
 
 def redact(value: Json) -> Redacted:
     """`value` without private parts, secrets, and the characters that Postgres cannot hold. Never raises."""
+    return unchanged(value) if is_clean(value) else redact_closely(value)
+
+
+def redact_closely(value: Json) -> Redacted:
+    """What `redact` gives, each text looked at in turn."""
     tally = _Tally()
     clean = _clean(value, tally, _NESTED_LEVELS, _DEPTH)
     return Redacted(value=clean, private_parts=tally.private_parts, secrets=tally.secrets)
+
+
+def unchanged(value: Json) -> Redacted:
+    """What `redact` gives for a value that is clean."""
+    return Redacted(value=value, private_parts=0, secrets={})
+
+
+def is_clean(value: Json) -> bool:
+    """
+    Whether `redact` leaves `value` as it is. A quick look at all of its texts at once: True only where that is sure.
+
+    What no hint stands in needs no pattern. A string that may be JSON is always looked at closely: it has fields of
+    its own, and escapes may spell a hint.
+    """
+    texts: list[str] = []
+    if not _gather(value, texts, _DEPTH):
+        return False
+    joined = "\n".join(texts)
+    if "\x00" in joined or not (joined.isascii() or _UNSTORABLE.search(joined) is None):
+        return False
+    if ("{" in joined or "[" in joined) and any(_may_be_json(text) for text in texts):
+        return False
+    folded = joined.lower()
+    return not has_secret_hint(joined, folded) and not has_tag_name(folded)
+
+
+def _gather(value: Json, texts: list[str], depth: int) -> bool:
+    """Add the texts of `value`, keys included; False for one that is to be looked at closely."""
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, dict):
+        if depth <= 0:
+            return False
+        for name, item in value.items():
+            if is_secret_field(name) or not _gather(item, texts, depth - 1):
+                return False
+        texts.extend(value)
+    elif isinstance(value, list):
+        if depth <= 0:
+            return False
+        for item in value:
+            if not _gather(item, texts, depth - 1):
+                return False
+    return True
 
 
 def _clean(value: Json, tally: _Tally, levels: int, depth: int) -> Json:
@@ -91,7 +145,7 @@ def _clean_text(text: str, tally: _Tally, levels: int) -> str:
         text = _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
     for _ in range(_ROUNDS):
         before = text
-        if levels > 0 and len(text) >= _SHORTEST_JSON and text.lstrip()[:1] in ("{", "["):
+        if levels > 0 and _may_be_json(text):
             text = _clean_nested(text, tally, levels)
         text, parts = strip_private(text)
         tally.private_parts += parts
@@ -99,6 +153,10 @@ def _clean_text(text: str, tally: _Tally, levels: int) -> str:
         if text == before:
             return text
     return _GIVEN_UP
+
+
+def _may_be_json(text: str) -> bool:
+    return len(text) >= _SHORTEST_JSON and text.lstrip()[:1] in ("{", "[")
 
 
 def _clean_nested(text: str, tally: _Tally, levels: int) -> str:

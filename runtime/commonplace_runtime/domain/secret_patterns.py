@@ -9,6 +9,7 @@ characters of their alphabet that follow, so no tail of a secret is left over.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from commonplace_runtime.domain.models import Json
@@ -259,7 +260,12 @@ def _is_placeholder(value: str, least: int = _SHORTEST) -> bool:
 
 def is_secret_field(name: str) -> bool:
     """Whether a field of this name holds a secret whenever it holds text or a number."""
-    return len(name) <= 100 and _FIELD.fullmatch(name) is not None
+    return len(name) <= 100 and _is_secret_field(name)
+
+
+@lru_cache(maxsize=4096)
+def _is_secret_field(name: str) -> bool:
+    return _FIELD.fullmatch(name) is not None
 
 
 def is_secret_value(value: Json) -> bool:
@@ -267,6 +273,18 @@ def is_secret_value(value: Json) -> bool:
     if isinstance(value, str):
         return not _is_placeholder(_SCHEME.sub("", value, count=1) if _SCHEME.match(value) else value)
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 10 ** (_SHORTEST - 1)
+
+
+_PLAIN_HINTS: Final = (
+    "PRIVATE KEY",
+    *dict.fromkeys(hint for shape in SHAPES if not shape.folded for hint in shape.hints),
+)
+_FOLDED_HINTS: Final = tuple(dict.fromkeys(hint for shape in SHAPES if shape.folded for hint in shape.hints))
+
+
+def has_secret_hint(text: str, folded: str) -> bool:
+    """Whether any shape is looked for in `text` (`folded`: in lower case), so that `replace_secrets` may change it."""
+    return any(hint in text for hint in _PLAIN_HINTS) or any(hint in folded for hint in _FOLDED_HINTS)
 
 
 def replace_secrets(text: str, counts: dict[str, int]) -> str:

@@ -94,6 +94,53 @@ class JobRow(TypedDict):
     payload: NotRequired[dict[str, Json]]
 
 
+JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
+
+
+class BriefJob(TypedDict):
+    """A job in the answer to what caused it; `transport` says whether a worker was woken for it."""
+
+    id: str
+    status: JobStatus
+    bullmqJobId: str
+    sourceType: str
+    sourceId: str
+    transport: Transport
+    createdAtEpoch: int
+    updatedAtEpoch: int
+
+
+class AwaitedJob(BriefJob):
+    """A job in the answer to a caller who waited for it."""
+
+    attempts: int
+    maxAttempts: int
+
+
+class FullJob(JobRow):
+    """A job asked for by its id; `heldUntil` and `holdReason` while its team's budget holds it back."""
+
+    bullmqJobId: str
+
+
+class ListedJob(TypedDict):
+    """A job in a list; `payload` where it was asked for."""
+
+    id: str
+    projectId: str
+    teamId: str
+    sourceType: str
+    sourceId: str
+    status: JobStatus
+    attempts: int
+    maxAttempts: int
+    createdAtEpoch: int
+    completedAtEpoch: int | None
+    failedAtEpoch: int | None
+    lastError: dict[str, Json] | None
+    payload: NotRequired[dict[str, Json]]
+
+
 class JobPage(TypedDict):
     """Jobs, newest first, and how many there are; `total` is exact up to 10,000."""
 
@@ -111,6 +158,14 @@ class LaneRow(TypedDict):
     failed: int
     delayed: int
     stalled: int
+
+
+class Lane(LaneRow):
+    """One of the two kinds as health shows it; zeros where `unavailable`."""
+
+    name: str
+    unavailable: bool
+    unavailableReason: NotRequired[str]
 
 
 class IngestedRow(TypedDict):

@@ -1,10 +1,11 @@
-"""Remove what time has made useless, in small steps."""
+"""Remove what time has made useless, in small steps, and finish what others left behind."""
 
 from typing import Final
 
 import structlog
 
 from commonplace_runtime.domain.errors import Unavailable
+from commonplace_runtime.services.forget import finish_erasures
 from commonplace_runtime.store import jobs
 from commonplace_runtime.store.pool import Pool
 
@@ -15,10 +16,16 @@ BATCH_ROWS: Final = 5000
 
 async def keep_house(pool: Pool) -> bool:
     """
-    One bounded step; True when it was full, so that there may be more.
+    One bounded step, after the erasures whose process died; True when it was full, so that there may be more.
 
     Raises Unavailable. Any other fault of the database is logged and left for the next time: a worker has more to do.
     """
+    try:
+        await finish_erasures(pool)
+    except Unavailable as error:
+        log.warning("erasures_left_behind", reason=error.message)
+    except Exception:
+        log.exception("erasing_broke")
     try:
         removed = await jobs.housekeeping(pool, batch=BATCH_ROWS)
     except Unavailable:

@@ -24,11 +24,16 @@ async def recall_memories(pool: Pool, principal: Principal, wanted: Recall, *, r
     """
     wanted = replace(
         wanted,
-        query=_clean(_first_words(wanted.query)),
+        query=clean_query(wanted.query),
         project=_clean(wanted.project and wanted.project[:NAME_CHARACTERS]),
         platform=_clean(wanted.platform and wanted.platform[:NAME_CHARACTERS]),
     )
     return await memories.recall(pool, principal, wanted, request_id=request_id)
+
+
+def clean_query(query: str | None) -> str | None:
+    """A query as it is searched for, and as audit may keep it."""
+    return _clean(_first_words(query))
 
 
 def _clean(text: str | None) -> str | None:

@@ -31,14 +31,13 @@ async def ingest(
     """
     answer = await fetch_value(
         pool,
-        _SQL["ingest"],
+        _SQL["ingest_batch" if is_batch else "ingest"],
         principal.team_id,
         principal.key_id,
         principal.project_id,
         principal.actor,
         request_id,
         generate,
-        is_batch,
         list(events),
         is_awaited,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 import asyncpg.pool
+import orjson
 import structlog
 
 from commonplace_runtime.domain.errors import Unavailable
@@ -65,12 +66,15 @@ STORE_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError)
 """Whatever else Postgres or asyncpg may object to; for those who must not show a traceback."""
 
 
-def _no_nan(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+def _to_json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # an integer above 64 bits
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 async def _prepare_connection(connection: Connection) -> None:
-    await connection.set_type_codec("jsonb", encoder=_no_nan, decoder=json.loads, schema="pg_catalog")
+    await connection.set_type_codec("jsonb", encoder=_to_json, decoder=orjson.loads, schema="pg_catalog")
 
 
 async def _keep_session(_connection: Connection) -> None:

@@ -1,9 +1,10 @@
 """Who a token belongs to."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from commonplace_runtime.domain.models import KeyId, Principal, ProjectId, TeamId
-from commonplace_runtime.domain.quotas import MinuteCount, MonthCount, Usage
+from commonplace_runtime.domain.quotas import Limits, MinuteCount, MonthCount, Usage
 from commonplace_runtime.store.calls import fetch_value
 from commonplace_runtime.store.pool import Pool
 from commonplace_runtime.store.sql import statements
@@ -11,9 +12,24 @@ from commonplace_runtime.store.sql import statements
 _SQL = statements("principals")
 
 
-async def authenticate(pool: Pool, token_hash: str) -> tuple[Principal, Usage] | None:
-    """The holder of a token that is good at this moment and what was used, or None. Counts the request."""
-    row: dict[str, Any] | None = await fetch_value(pool, _SQL["authenticate"], token_hash)
+async def authenticate(
+    pool: Pool, token_hash: str, scopes: Iterable[str], limits: Limits
+) -> tuple[Principal, Usage] | None:
+    """
+    The holder of a token that is good at this moment and what was used; None too without any of `scopes`.
+
+    Counts the request.
+    """
+    row: dict[str, Any] | None = await fetch_value(
+        pool,
+        _SQL["authenticate"],
+        token_hash,
+        list(scopes),
+        limits.requests_per_minute,
+        limits.requests_per_month,
+        limits.tokens_per_month,
+        limits.metered,
+    )
     if row is None:
         return None
     minute, month = row["minute"], row["month"]
@@ -43,5 +59,6 @@ async def authenticate(pool: Pool, token_hash: str) -> tuple[Principal, Usage] |
             tokens=month["tokens"],
             token_cap=month["tokenCap"],
         ),
+        guard_failures=tuple(row["guardFailures"] or ()),
     )
     return principal, usage

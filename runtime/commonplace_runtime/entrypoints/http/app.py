@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -37,7 +37,9 @@ from commonplace_runtime.entrypoints.http.envelope import Envelope
 from commonplace_runtime.entrypoints.http.errors import HttpFault, answer_for, json_response
 from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.entrypoints.http.state import ApiState
-from commonplace_runtime.entrypoints.mcp import RecallServer
+from commonplace_runtime.entrypoints.mcp import recall_endpoint
+from commonplace_runtime.entrypoints.mcp_door import McpDoor
+from commonplace_runtime.entrypoints.mcp_memory import memory_endpoint
 from commonplace_runtime.services.doorbell import Doorbell, NoDoorbell
 from commonplace_runtime.services.jobs import JobNotices
 from commonplace_runtime.services.watch_queue import watch_queue
@@ -67,7 +69,7 @@ class _NamedRoute(Route):
 def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbell | None = None) -> FastAPI:
     """
     The application. Its lifespan opens the pool (unless one is given: then its owner closes it), listens for ended
-    jobs and runs the MCP session manager; a server must run the lifespan.
+    jobs and runs the MCP session managers; a server must run the lifespan.
 
     settings.database_url must be set: the pool and the listening connection dial it. doorbell: None where no Redis
     is configured.
@@ -80,8 +82,9 @@ def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbe
         has_doorbell=doorbell is not None,
         notices=JobNotices(_listening(settings)),
         given_pool=pool,
+        operations=OPERATIONS,
     )
-    mcp = RecallServer(state)
+    mcp_doors = {contract.MCP_PATH: recall_endpoint(state), contract.MCP_MEMORY_PATH: memory_endpoint(state)}
     app = FastAPI(
         title="Commonplace",
         version=contract.VERSION,
@@ -89,13 +92,14 @@ def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbe
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(state, mcp),
+        lifespan=_lifespan(state, mcp_doors.values()),
         exception_handlers={DomainError: _on_fault, HttpFault: _on_fault, HTTPException: _on_http_exception},
     )
     app.state.api = state
     for operation in OPERATIONS:
         app.add_api_route(operation.path, operation.handler, methods=[operation.method], response_model=None)
-    app.router.routes.append(_NamedRoute(contract.MCP_PATH, endpoint=mcp, include_in_schema=False))
+    for path, door in mcp_doors.items():
+        app.router.routes.append(_NamedRoute(path, endpoint=door, include_in_schema=False))
     for route in app.router.routes:
         _relax(route)
     app.add_middleware(Envelope)
@@ -112,14 +116,15 @@ def _listening(settings: Settings) -> Any:
     return lambda heard: listening(url, heard, connect_timeout=settings.database_connect_timeout_seconds)
 
 
-def _lifespan(state: ApiState, mcp: RecallServer) -> Any:
+def _lifespan(state: ApiState, mcp_doors: Iterable[McpDoor]) -> Any:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             if state.given_pool is None:
                 state.given_pool = await stack.enter_async_context(await open_api_pool(state.settings))
             await stack.enter_async_context(state.notices.running())
-            await stack.enter_async_context(mcp.running())
+            for door in mcp_doors:
+                await stack.enter_async_context(door.running())
             await stack.enter_async_context(_running(watch_queue(state.pool, state.settings)))
             yield
 

@@ -54,28 +54,35 @@ async def read_json(request: Request, *, expected: str) -> Body:
     raw = await read_bytes(request)
     if not raw.strip():
         return Body(value={}, size=0)
-    value = _parse(raw) if len(raw) < _PARSE_ASIDE_BYTES else await asyncio.to_thread(_parse, raw)
-    return Body(value=value, size=len(raw))
+    return Body(value=await parse_body(raw), size=len(raw))
+
+
+async def parse_body(raw: bytes) -> Json:
+    """
+    The object or list in `raw`.
+
+    Raises HttpFault 400 for what is no JSON, InvalidFields for absurd nesting or an absurd number of values.
+    """
+    return _parse(raw) if len(raw) < _PARSE_ASIDE_BYTES else await asyncio.to_thread(_parse, raw)
 
 
 def _parse(raw: bytes) -> Json:
-    if _has_more_containers(raw, MAX_NODES):
+    containers = raw.count(b"[") + raw.count(b"{")
+    if containers > MAX_NODES and _has_more_containers(raw, MAX_NODES):
         raise _too_big(MAX_NODES, f"More than {MAX_NODES} values")
     value = parse_json(raw)
     if not isinstance(value, dict | list):
         raise HttpFault(400, "SyntaxError", "the body must be a JSON object or array")
-    # First what ends early: the depth is looked for in all that there is.
-    if has_more_nodes(value, MAX_NODES):
+    # First what ends early: the depth is looked for in all that there is. A value has two bytes, with its comma.
+    if len(raw) > 2 * MAX_NODES and has_more_nodes(value, MAX_NODES):
         raise _too_big(MAX_NODES, f"More than {MAX_NODES} values")
-    if is_too_deep(value):
+    if containers > MAX_DEPTH and is_too_deep(value):
         raise _too_big(MAX_DEPTH, f"Nested more than {MAX_DEPTH} deep")
     return value
 
 
 def _has_more_containers(raw: bytes, limit: int) -> bool:
-    """Whether JSON has more than `limit` lists and objects: the parser would hold all threads up to make them."""
-    if raw.count(b"[") + raw.count(b"{") <= limit:
-        return False
+    """Whether JSON has more than `limit` lists and objects outside of strings: making them holds all threads up."""
     bare = _STRING.sub(b"", raw)
     return bare.count(b"[") + bare.count(b"{") > limit
 

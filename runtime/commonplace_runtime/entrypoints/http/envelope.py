@@ -23,6 +23,7 @@ from commonplace_runtime.observability import REQUEST_SECONDS, REQUESTS
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_WITH_REQUEST_ID: Final = ("/v1/", "/api/")
 _LOCAL_ORIGINS: Final = ("http://localhost:", "http://127.0.0.1:")
 CLIENT_GONE: Final = 499
 """The status in log and metrics of a request whose client left before its body was whole; nginx's word for it."""
@@ -99,10 +100,10 @@ class _Sender:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = int(message["status"])  # the MCP SDK sends an enum
             headers = MutableHeaders(scope=message)
             headers.update({**SECURITY_HEADERS, **self._scope["state"].get("extra_headers", {})})
-            if self._scope["path"].lower().startswith("/v1/"):
+            if self._scope["path"].lower().startswith(_WITH_REQUEST_ID):
                 headers["X-Request-Id"] = self._scope["state"]["request_id"]
             if self._origin.startswith(_LOCAL_ORIGINS):
                 headers["Access-Control-Allow-Origin"] = self._origin

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 UNAVAILABLE_RETRY_SECONDS: Final = 2
 _MEDIA_TYPE: Final = "application/json; charset=utf-8"
 
-_TABLE: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
+TABLE: Final[tuple[tuple[type[DomainError], int, str], ...]] = (
     (InvalidFields, 400, "ValidationError"),
     (ProjectMissing, 400, "ValidationError"),
     (InvalidInput, 400, "BadRequest"),
@@ -61,10 +62,28 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
 
 def answer_for(error: DomainError | HttpFault) -> Response:
     """What the caller is told about `error`."""
+    if isinstance(error, Unavailable):
+        # The cause may name hosts and users: it is for our log.
+        log.warning("store_unavailable", error=error.message)
+    told = told_of(error)
+    return json_response(told.body, told.status, told.headers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """An answer that is a fault."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def told_of(error: DomainError | HttpFault) -> Told:
+    """`error` as the wire says it."""
     if isinstance(error, HttpFault):
-        return json_response({"error": error.error, "message": error.message}, error.status)
+        return Told(status=error.status, body={"error": error.error, "message": error.message})
     status, name = next(
-        ((status, name) for kind, status, name in _TABLE if isinstance(error, kind)), (500, "InternalError")
+        ((status, name) for kind, status, name in TABLE if isinstance(error, kind)), (500, "InternalError")
     )
     body: dict[str, Any] = {"error": name, "message": error.message}
     headers: dict[str, str] = {}
@@ -77,8 +96,6 @@ def answer_for(error: DomainError | HttpFault) -> Response:
     elif isinstance(error, RateLimited):
         headers["Retry-After"] = str(error.retry_after_seconds)
     elif isinstance(error, Unavailable):
-        # The cause may name hosts and users: it is for our log.
-        log.warning("store_unavailable", error=error.message)
         body["message"] = "The memory store does not answer right now; try again."
         headers["Retry-After"] = str(UNAVAILABLE_RETRY_SECONDS)
-    return json_response(body, status, headers)
+    return Told(status=status, body=body, headers=headers)

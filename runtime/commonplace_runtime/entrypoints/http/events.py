@@ -1,19 +1,31 @@
 """POST /v1/events, POST /v1/events/batch, GET /v1/events/:id."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, NotRequired
 
 from fastapi import Depends
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
-from commonplace_runtime.domain.events import GivenEvent, read_event, read_events
-from commonplace_runtime.domain.models import Principal
+from commonplace_runtime.domain.events import LATEST_EPOCH_MS, MAX_BATCH, GivenEvent, read_event, read_events
+from commonplace_runtime.domain.models import Json, Principal
 from commonplace_runtime.domain.scopes import Access
-from commonplace_runtime.domain.wire import FINISHED, IngestedRow, JobRow, Transport, awaited_job, brief_job
+from commonplace_runtime.domain.wire import (
+    FINISHED,
+    AwaitedJob,
+    BriefJob,
+    EventRow,
+    IngestedRow,
+    JobRow,
+    Transport,
+    awaited_job,
+    brief_job,
+)
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
-from commonplace_runtime.entrypoints.http.operations import Operation
+from commonplace_runtime.entrypoints.http.operations import Operation, ProjectName, Text
 from commonplace_runtime.entrypoints.http.queries import read_flag
 from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
@@ -21,6 +33,64 @@ from commonplace_runtime.services import ingest
 
 Writer = Annotated[Principal, Depends(needs(Access.EVENTS))]
 Reader = Annotated[Principal, Depends(needs(Access.READ))]
+
+
+class NewEvent(TypedDict):
+    """Something that happened in a session. The same event sent twice is stored once."""
+
+    projectId: NotRequired[ProjectName | None]
+    eventType: Annotated[str, Field(min_length=1, description="Free text, for example `tool_use`.")]
+    sourceType: NotRequired[
+        Annotated[Literal["hook", "worker", "provider", "server", "api"] | None, Field(description="Default `api`.")]
+    ]
+    occurredAtEpoch: NotRequired[
+        Annotated[int | None, Field(ge=0, le=LATEST_EPOCH_MS, description="Milliseconds since 1970. Default: now.")]
+    ]
+    serverSessionId: NotRequired[
+        Annotated[Text | None, Field(description="A session's `id`: 403 unless it is one of the project.")]
+    ]
+    contentSessionId: NotRequired[
+        Annotated[
+            Text | None, Field(description="The client's own name of the session; links to the newest with that name.")
+        ]
+    ]
+    memorySessionId: NotRequired[Annotated[Text | None, Field(description="Not looked at.")]]
+    platformSource: NotRequired[Annotated[Text | None, Field(description="The client, for example `claude-code`.")]]
+    sourceEventId: NotRequired[
+        Annotated[Json, Field(description="The client's own id of the event: two with one id are one event.")]
+    ]
+    payload: NotRequired[Annotated[Json, Field(description="What happened. Private tags and secrets are taken out.")]]
+    metadata: NotRequired[Annotated[Json, Field(description="An object; anything else counts as none.")]]
+
+
+class IngestFlags(TypedDict):
+    """How an event is taken in."""
+
+    generate: NotRequired[Annotated[bool, Field(description="Make memories of it. Default true.")]]
+    wait: NotRequired[
+        Annotated[bool, Field(description="Answer once its job has ended, or after 30 seconds. Default false.")]
+    ]
+
+
+class IngestedEvent(TypedDict):
+    """`generationJob`: absent with `generate=false`, or null when the caller waited."""
+
+    event: EventRow
+    generationJob: NotRequired[AwaitedJob | BriefJob | None]
+    waitTimedOut: NotRequired[Annotated[bool, Field(description="True where the wait ended before the job.")]]
+
+
+class IngestedEvents(TypedDict):
+    """In the order of the request."""
+
+    events: list[IngestedEvent]
+    waitTimedOut: NotRequired[Annotated[bool, Field(description="True where it is for any of them.")]]
+
+
+class EventAnswer(TypedDict):
+    """One event."""
+
+    event: EventRow
 
 
 async def post_event(request: Request, principal: Writer) -> Response:
@@ -100,10 +170,47 @@ def _awaited(item: IngestedRow, jobs: Mapping[str, JobRow], transport: Transport
     return answer
 
 
+_EXAMPLE: Final[dict[str, Json]] = {
+    "eventType": "tool_use",
+    "sourceType": "hook",
+    "occurredAtEpoch": 1_790_000_000_000,
+    "contentSessionId": "session-1",
+    "platformSource": "claude-code",
+    "payload": {"tool_name": "Bash", "tool_input": {"command": "ls"}, "tool_response": "README.md", "cwd": "/src/app"},
+}
+
 OPERATIONS: Final = (
-    Operation(method="POST", path="/v1/events", handler=post_event, id="createEvent", tag="Capture", status=201),
     Operation(
-        method="POST", path="/v1/events/batch", handler=post_events, id="createEvents", tag="Capture", status=201
+        method="POST",
+        path="/v1/events",
+        handler=post_event,
+        id="createEvent",
+        tag="Capture",
+        body=NewEvent,
+        query=IngestFlags,
+        answer=IngestedEvent,
+        status=201,
+        example=_EXAMPLE,
     ),
-    Operation(method="GET", path="/v1/events/{event_id}", handler=get_event, id="getEvent", tag="Capture"),
+    Operation(
+        method="POST",
+        path="/v1/events/batch",
+        handler=post_events,
+        id="createEvents",
+        tag="Capture",
+        body=Annotated[list[NewEvent], Field(min_length=1, max_length=MAX_BATCH)],
+        query=IngestFlags,
+        answer=IngestedEvents,
+        status=201,
+        example=[_EXAMPLE],
+    ),
+    Operation(
+        method="GET",
+        path="/v1/events/{event_id}",
+        handler=get_event,
+        id="getEvent",
+        tag="Capture",
+        answer=EventAnswer,
+        fails=(404,),
+    ),
 )

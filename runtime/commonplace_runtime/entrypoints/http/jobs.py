@@ -1,11 +1,13 @@
 """Jobs for people: /v1/jobs, /v1/teams/:id/jobs, /v1/projects/:id/jobs, and what may be done with one."""
 
 import re
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, Literal, NotRequired, cast
 
 from fastapi import Depends
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from commonplace_runtime.domain.errors import NotFound, NotPermitted
 from commonplace_runtime.domain.models import Principal
@@ -13,10 +15,10 @@ from commonplace_runtime.domain.moments import read_date
 from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
-from commonplace_runtime.domain.wire import JobPage, full_job, listed_job
+from commonplace_runtime.domain.wire import FullJob, JobPage, ListedJob, full_job, listed_job
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
-from commonplace_runtime.entrypoints.http.operations import Operation
+from commonplace_runtime.entrypoints.http.operations import Operation, ProjectName, Text
 from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import reach_of, request_id_of, state_of
 from commonplace_runtime.services import jobs
@@ -31,6 +33,95 @@ _SOURCE_TYPES: Final = ("agent_event", "session_summary", "observation_reindex")
 _LIMITS: Final = (50, 200)
 _NAME_CHARACTERS: Final = 200
 _WHOLE_NUMBER: Final = re.compile(r"\s*([+-]?[0-9]{1,15})")
+
+
+class JobPageQuery(TypedDict):
+    """Which jobs, and how many."""
+
+    status: NotRequired[
+        Annotated[str, Field(description="queued, processing, completed, failed or cancelled; others are no filter.")]
+    ]
+    limit: NotRequired[
+        Annotated[int, Field(ge=1, le=200, description="Default 50. More or less is read as the nearest that may be.")]
+    ]
+    offset: NotRequired[Annotated[int, Field(ge=0, le=MAX_OFFSET, description="Default 0.")]]
+
+
+class JobsQuery(JobPageQuery):
+    """The same with more filters."""
+
+    source_type: NotRequired[
+        Annotated[str, Field(description="agent_event, session_summary or observation_reindex; others are no filter.")]
+    ]
+    since: NotRequired[
+        Annotated[str, Field(description="Made at that moment or later: ISO 8601, or what JavaScript's `Date` reads.")]
+    ]
+    classification: NotRequired[Annotated[str, Field(description="Of the last error.")]]
+    projectId: NotRequired[Annotated[str, Field(description="Id or name.")]]
+    include: NotRequired[Annotated[str, Field(description="`payload`: only with the scope `memories:admin`.")]]
+
+
+class RetriesWanted(TypedDict):
+    """Which jobs are to run again."""
+
+    status: NotRequired[Annotated[Literal["failed", "cancelled"] | None, Field(description="Default `failed`.")]]
+    projectId: NotRequired[ProjectName | None]
+    classification: NotRequired[Annotated[Text | None, Field(description="Of the last error.")]]
+    since: NotRequired[
+        Annotated[
+            Text | None,
+            Field(
+                description="Made at that moment or later.",
+                json_schema_extra={"format": "date-time"},
+                examples=["2026-11-01T00:00:00Z"],
+            ),
+        ]
+    ]
+    limit: NotRequired[Annotated[int | None, Field(ge=1, le=MAX_RETRIES, description="Default 100.")]]
+
+
+class JobAnswer(TypedDict):
+    """One job."""
+
+    generationJob: FullJob
+
+
+class RetriedJob(JobAnswer):
+    """A job that waits again or still; `retriedCount`: how often somebody asked for it."""
+
+    retriedCount: int
+    alreadyQueued: bool
+    requestId: str
+
+
+class CancelledJob(JobAnswer):
+    """A job that will not be worked on."""
+
+    alreadyCancelled: bool
+    requestId: str
+
+
+class RetriedJobs(TypedDict):
+    """How many were put back, and how many that match are left."""
+
+    retried: int
+    remaining: int
+    requestId: str
+
+
+class JobList(TypedDict):
+    """Jobs, newest first; `total` is exact up to 10,000."""
+
+    jobs: list[ListedJob]
+    total: int
+    limit: int
+    offset: int
+
+
+class JobsAnswer(JobList):
+    """The same with the request's id."""
+
+    requestId: str
 
 
 async def get_job(request: Request, principal: JobReader, job_id: str) -> Response:
@@ -167,13 +258,72 @@ def _moment(text: str | None) -> str | None:
 
 
 OPERATIONS: Final = (
-    Operation(method="GET", path="/v1/jobs", handler=get_jobs, id="listJobs", tag="Jobs"),
-    Operation(method="POST", path="/v1/jobs/retry", handler=post_retries, id="retryJobs", tag="Jobs"),
-    Operation(method="GET", path="/v1/jobs/{job_id}", handler=get_job, id="getJob", tag="Jobs"),
-    Operation(method="POST", path="/v1/jobs/{job_id}/retry", handler=post_retry, id="retryJob", tag="Jobs"),
-    Operation(method="POST", path="/v1/jobs/{job_id}/cancel", handler=post_cancel, id="cancelJob", tag="Jobs"),
-    Operation(method="GET", path="/v1/teams/{team_id}/jobs", handler=get_team_jobs, id="listTeamJobs", tag="Jobs"),
     Operation(
-        method="GET", path="/v1/projects/{project_id}/jobs", handler=get_project_jobs, id="listProjectJobs", tag="Jobs"
+        method="GET",
+        path="/v1/jobs",
+        handler=get_jobs,
+        id="listJobs",
+        tag="Jobs",
+        query=JobsQuery,
+        answer=JobsAnswer,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/jobs/retry",
+        handler=post_retries,
+        id="retryJobs",
+        tag="Jobs",
+        body=RetriesWanted,
+        answer=RetriedJobs,
+        fails=(404,),
+        example={"status": "failed", "limit": 100},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/jobs/{job_id}",
+        handler=get_job,
+        id="getJob",
+        tag="Jobs",
+        answer=JobAnswer,
+        fails=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/jobs/{job_id}/retry",
+        handler=post_retry,
+        id="retryJob",
+        tag="Jobs",
+        answer=RetriedJob,
+        fails=(404, 409),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/jobs/{job_id}/cancel",
+        handler=post_cancel,
+        id="cancelJob",
+        tag="Jobs",
+        answer=CancelledJob,
+        fails=(404, 409),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/teams/{team_id}/jobs",
+        handler=get_team_jobs,
+        id="listTeamJobs",
+        tag="Jobs",
+        query=JobPageQuery,
+        answer=JobList,
+        fails=(404,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/projects/{project_id}/jobs",
+        handler=get_project_jobs,
+        id="listProjectJobs",
+        tag="Jobs",
+        query=JobPageQuery,
+        answer=JobList,
+        fails=(404,),
+        path_examples={"project_id": "default"},
     ),
 )

@@ -1,10 +1,12 @@
 """POST /v1/search, POST /v1/context."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, NotRequired
 
 from fastapi import Depends
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from commonplace_runtime.domain.models import Principal, Recall, RecallMode
 from commonplace_runtime.domain.platforms import normalise_platform
@@ -13,7 +15,7 @@ from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue
 from commonplace_runtime.domain.wire import ObservationRow, context_of
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.errors import json_response
-from commonplace_runtime.entrypoints.http.operations import Operation
+from commonplace_runtime.entrypoints.http.operations import Operation, ProjectName, Text
 from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
 from commonplace_runtime.services.search import recall_memories
@@ -22,6 +24,36 @@ Reader = Annotated[Principal, Depends(needs(Access.READ))]
 
 LIMITS: Final[dict[RecallMode, tuple[int, int]]] = {"search": (20, 100), "context": (10, 50), "recent": (20, 100)}
 """Mode → (default, most) of `limit`; REST refuses more, MCP clamps."""
+
+
+class SearchQuestion(TypedDict):
+    """What is wanted of a project's memory."""
+
+    projectId: NotRequired[ProjectName | None]
+    query: Annotated[str, Field(min_length=1, description="Words, in any order; none of them must occur.")]
+    limit: NotRequired[Annotated[int | None, Field(ge=1, le=LIMITS["search"][1], description="Default 20.")]]
+    platformSource: NotRequired[Annotated[Text | None, Field(description="Only what came from this client.")]]
+
+
+class ContextQuestion(TypedDict):
+    """What is wanted of a project's memory; without a query the newest."""
+
+    projectId: NotRequired[ProjectName | None]
+    query: NotRequired[Text | None]
+    limit: NotRequired[Annotated[int | None, Field(ge=1, le=LIMITS["context"][1], description="Default 10.")]]
+    platformSource: NotRequired[Annotated[Text | None, Field(description="Only what came from this client.")]]
+
+
+class Found(TypedDict):
+    """Memories, best first."""
+
+    observations: list[ObservationRow]
+
+
+class FoundContext(Found):
+    """The same with the contents as one text."""
+
+    context: str
 
 
 async def post_search(request: Request, principal: Reader) -> Response:
@@ -59,6 +91,24 @@ def _read(body: object, mode: RecallMode) -> Recall:
 
 
 OPERATIONS: Final = (
-    Operation(method="POST", path="/v1/search", handler=post_search, id="search", tag="Recall"),
-    Operation(method="POST", path="/v1/context", handler=post_context, id="getContext", tag="Recall"),
+    Operation(
+        method="POST",
+        path="/v1/search",
+        handler=post_search,
+        id="search",
+        tag="Recall",
+        body=SearchQuestion,
+        answer=Found,
+        example={"query": "why does the build fail", "limit": 5},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/context",
+        handler=post_context,
+        id="getContext",
+        tag="Recall",
+        body=ContextQuestion,
+        answer=FoundContext,
+        example={"limit": 5},
+    ),
 )

@@ -1,8 +1,9 @@
 """Who calls: the key out of the headers, and the gate that every route but the probes stands behind."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, get_type_hints
 
 from starlette.requests import HTTPConnection, Request
 
@@ -39,23 +40,42 @@ async def admit(
     state: ApiState, connection: HTTPConnection, access: Access, spending: Spending = Spending.NOTHING
 ) -> Principal:
     """
-    The caller, authenticated and within its limits. Leaves principal and rate headers on the connection's state.
+    The caller, authenticated and within its limits. Leaves principal, usage and rate headers on the connection's state.
 
     Raises NotAuthenticated, NotPermitted, RateLimited, QuotaExceeded, Unavailable.
     """
-    admission = await authenticate(state.pool, presented_token(connection.headers), access, spending)
+    token = presented_token(connection.headers)
+    admission = await authenticate(state.pool, token, access, spending, state.settings.limits)
     connection.state.principal = admission.principal
-    if admission.minute is not None:
-        connection.state.extra_headers = rate_headers(admission.minute)
+    connection.state.usage = admission.usage
+    if admission.usage.minute is not None:
+        connection.state.extra_headers = rate_headers(admission.usage.minute)
     if admission.refusal is not None:
         raise admission.refusal
     return admission.principal
 
 
-def needs(access: Access, spending: Spending = Spending.NOTHING) -> Callable[[Request], Awaitable[Principal]]:
+@dataclass(frozen=True)
+class Gate:
     """A FastAPI dependency: the caller, who may use `access`. It runs before the body is looked at."""
 
-    async def gate(request: Request) -> Principal:
-        return await admit(state_of(request), request, access, spending)
+    access: Access
+    spending: Spending = Spending.NOTHING
 
-    return gate
+    async def __call__(self, request: Request) -> Principal:
+        return await admit(state_of(request), request, self.access, self.spending)
+
+
+def needs(access: Access, spending: Spending = Spending.NOTHING) -> Gate:
+    """The gate of a route that needs `access`; the API's description reads it off the handler."""
+    return Gate(access, spending)
+
+
+def gate_of(handler: Callable[..., Any]) -> Gate | None:
+    """The gate that `handler` stands behind, None for a route without a key."""
+    for hint in get_type_hints(handler, include_extras=True).values():
+        for note in getattr(hint, "__metadata__", ()):
+            gate = getattr(note, "dependency", None)
+            if isinstance(gate, Gate):
+                return gate
+    return None

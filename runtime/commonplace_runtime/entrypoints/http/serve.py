@@ -54,6 +54,8 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
+        # Whoever dials us on loopback could otherwise say what address we tell others to connect to.
+        proxy_headers=False,
         limit_concurrency=settings.api_concurrency,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

@@ -1,6 +1,6 @@
 """What the handlers work with, made by the composition and found on the app."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import uuid4
@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.models import Principal, Reach
+from commonplace_runtime.entrypoints.http.operations import Operation
 from commonplace_runtime.ids import utc_now
 from commonplace_runtime.services.doorbell import Doorbell
 from commonplace_runtime.services.jobs import JobNotices
@@ -25,10 +26,13 @@ class ApiState:
     doorbell: Doorbell
     has_doorbell: bool
     notices: JobNotices
+    operations: Sequence[Operation] = ()
     given_pool: Pool | None = None
     lanes: LaneBoard = field(default_factory=LaneBoard)
     now: Callable[[], datetime] = utc_now
     started_at: datetime = field(default_factory=utc_now)
+    description: bytes | None = None
+    """The OpenAPI document of `operations`, once somebody asked for it."""
 
     @property
     def pool(self) -> Pool:

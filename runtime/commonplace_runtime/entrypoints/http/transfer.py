@@ -209,6 +209,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         id="importMemories",
         tag="Transfer",
         body=str,
+        body_media=NDJSON,
         query=ImportQuery,
         answer=ImportAnswer,
         fails=(400, 404, 415),

@@ -1,6 +1,7 @@
 """What every route shares, and the routes that need no key."""
 
 import asyncio
+import gzip
 
 import httpx2
 import pytest
@@ -91,6 +92,74 @@ async def test_the_probes_speak_as_the_clients_expect(http: httpx2.AsyncClient) 
     assert info["runtime"] == "server-beta"
     assert info["postgres"] == {"initialized": True, "schemaVersion": contract.SCHEMA_VERSION}
     assert info["boundaries"]["queueManager"]["status"] == "active"
+
+
+async def test_probes_have_every_field_of_the_wire(http: httpx2.AsyncClient) -> None:
+    health = (await http.get("/api/health")).json()
+    assert {name: type(value).__name__ for name, value in health.items()} == {
+        **dict.fromkeys(("status", "runtime", "implementation", "version", "workerPath", "platform"), "str"),
+        **dict.fromkeys(("managed", "hasIpc", "initialized", "mcpReady"), "bool"),
+        **dict.fromkeys(("ai", "dependencies", "rateLimits", "queue"), "dict"),
+        "uptime": "float",
+        "pid": "int",
+    }
+    assert health["ai"] == {"provider": "disabled", "authMethod": "api-key", "lastInteraction": None}
+    assert health["dependencies"] == {"degraded": False, "statuses": {"postgres": "ok", "redis": "ok"}}
+    assert (health["workerPath"], health["rateLimits"], health["mcpReady"]) == ("", {}, True)
+    assert set(health["queue"]) == {"engine", "implementation", "redis", "lanes"}
+    assert set(health["queue"]["redis"]) == {"status", "mode", "host", "port", "prefix"}
+    counts = {"waiting", "active", "completed", "failed", "delayed", "stalled"}
+    assert [set(lane) for lane in health["queue"]["lanes"]] == [{"kind", "name", "unavailable", *counts}] * 2
+    info = (await http.get("/v1/info")).json()
+    boundaries, lanes = info.pop("boundaries"), info.pop("queueLanes")
+    assert set(info) == {"name", "version", "runtime", "authMode", "postgres"}
+    assert info["authMode"] == "api-key"
+    assert set(boundaries) == {"queueManager", "generationWorkerManager"}
+    for boundary in boundaries.values():
+        assert boundary["status"] in ("active", "disabled", "errored")
+        assert boundary["reason"]
+    assert set(boundaries["queueManager"]["details"]) >= {"engine", "mode", "host", "port", "prefix", "lanes"}
+    assert [lane["kind"] for lane in lanes] == ["event", "summary"]
+    assert (await http.get("/api/version")).json() == {"version": contract.VERSION}
+
+
+async def test_instructions_are_told_by_topic_and_by_tool(http: httpx2.AsyncClient) -> None:
+    async def told(query: str) -> str:
+        answer = await http.get(f"/api/instructions{query}")
+        assert answer.status_code == 200, answer.text
+        ((kind, text),) = ((part["type"], part["text"]) for part in answer.json()["content"])
+        assert kind == "text"
+        return str(text)
+
+    parts = [await told(f"?topic={topic}") for topic in ("workflow", "search_params", "examples")]
+    assert len(set(parts)) == 3
+    for query in ("", "?topic=all", "?topic="):
+        assert await told(query) == "\n\n".join(parts)
+    assert await told("?operation=search") == parts[1]
+    for odd in ("?topic=other", "?operation=other", "?topic=workflow&operation=../../etc/passwd"):
+        answer = await http.get(f"/api/instructions{odd}")
+        assert (answer.status_code, answer.json()) == (400, {"error": "Invalid topic"}), odd
+
+
+async def test_what_a_body_is_packed_in_and_called_does_not_surprise(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    key = await make_key(admin_pool, (await make_team(admin_pool)).id)
+    headers = {**key.headers, "Content-Type": "application/json; charset=utf-8", "Content-Encoding": "gzip"}
+    packed = await http.post("/v1/search", content=gzip.compress(b'{"query": "x"}'), headers=headers)
+    assert packed.status_code == 200
+    plain = await http.post("/v1/search", content=b"query=x", headers={**key.headers, "Content-Type": "text/plain"})
+    assert (plain.status_code, plain.json()["issues"][0]["message"]) == (
+        400,
+        "Invalid input: expected object, received undefined",
+    )
+    empty = await http.post("/v1/context", headers={**key.headers, "Content-Type": "application/json"})
+    assert empty.status_code == 200
+    for path in ("/api/health/", "/API/Health", "/HEALTHZ/", "/api/version/"):
+        assert (await http.get(path)).status_code == 200, path
+    head = await http.head("/api/version")
+    assert (head.status_code, head.content) == (200, b"")
+    assert (await http.options("/nowhere")).status_code == 204
 
 
 async def test_the_queue_is_told_as_it_is(api_settings: Settings, redis_server: EmbeddedRedis) -> None:

@@ -207,29 +207,12 @@ async def test_blanks_around_protocol_headers_do_not_matter(base_url: str, admin
     assert answer.startswith(b"HTTP/1.1 200"), answer
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"{", 400),
-        (b'{"no": "rpc"}', 400),
-        (b"[" * 100_000, 400),
-        (
-            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{"query":"\\ud800"}}}',
-            400,
-        ),
-        (b"\xff\xfe", 400),
-        (b"", 400),
-        (b" " * (5 * 1024 * 1024 + 1), 413),
-    ],
-)
-async def test_a_broken_message_is_the_clients_fault(
-    http: httpx2.AsyncClient, admin_pool: Pool, body: bytes, status: int
-) -> None:
+async def test_a_body_that_is_too_large_is_413(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
     _, key = await make_world(admin_pool)
+    body = b" " * (5 * 1024 * 1024 + 1)
     answer = await http.post("/v1/mcp", content=body, headers={**key.headers, "Content-Type": "application/json"})
-    assert answer.status_code == status
-    if status == 413:
-        assert answer.json() == {"error": "PayloadTooLargeError", "message": "request entity too large"}
+    assert answer.status_code == 413
+    assert answer.json() == {"error": "PayloadTooLargeError", "message": "request entity too large"}
 
 
 async def test_another_content_type_is_415(http: httpx2.AsyncClient, admin_pool: Pool) -> None:

@@ -10,12 +10,16 @@ from tests.factories import make_event, make_key, make_memory, make_session, mak
 
 RUNTIME_DEFINERS = {
     "authenticate_v1",
+    "authenticate_v2",
     "claim_v1",
     "next_team_v1",
     "queue_stats_v1",
     "queue_lanes_v1",
     "housekeeping_v1",
     "schema_version_v1",
+    "blank_audit_v1",
+    "sweep_audit_v1",
+    "resume_erasure_v1",
 }
 OPERATOR_DEFINERS = {
     "put_team_v1",
@@ -86,7 +90,7 @@ async def fill_every_table(admin_pool: Pool) -> str:
         key.id,
         [event],
     )
-    memory = await make_memory(admin_pool, team, "fact", event_id=event["id"])
+    memory = await make_memory(admin_pool, team, "fact", event_id=event["id"], metadata={"files_read": ["a.py"]})
     await admin_pool.execute(
         "INSERT INTO commonplace.awaited_links (team_id, memory_id, wanted)"
         " VALUES ($1::text::uuid, $2::text::uuid, 'a later one')",
@@ -102,6 +106,14 @@ async def fill_every_table(admin_pool: Pool) -> str:
         " output_tokens, cost_microusd) SELECT team_id, project_id, session_key, 'p', 'm', 1, 1, 1"
         " FROM commonplace.job_groups WHERE team_id = $1::text::uuid",
         team.id,
+    )
+    await admin_pool.execute(
+        "WITH begun AS (INSERT INTO commonplace.erasures (id, team_id, project_id, actor, via, action, what,"
+        " last_event, last_memory, last_audit, lease_until) VALUES (gen_random_uuid(), $1::text::uuid,"
+        " $2::text::uuid, 'a', 'api', 'memory.forgotten', 'query', 0, 0, 0, now()) RETURNING team_id, id)"
+        " INSERT INTO commonplace.erasure_items SELECT team_id, id, 'memory', gen_random_uuid() FROM begun",
+        team.id,
+        team.project_id,
     )
     return team.id
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from commonplace_runtime.domain.models import Json
-from commonplace_runtime.domain.redaction import redact
+from commonplace_runtime.domain.redaction import is_clean, redact, redact_closely, unchanged
 from commonplace_runtime.domain.secret_patterns import SHAPES
 
 # Assembled, so that no scanner of this repository mistakes an example for a leak.
@@ -429,3 +429,68 @@ def test_every_shape_has_a_hint_that_its_matches_contain() -> None:
     for shape in SHAPES:
         assert shape.hints
         assert all(hint == hint.lower() for hint in shape.hints) or not shape.folded
+
+
+_FRAGMENTS = st.sampled_from(
+    [
+        *(
+            "password",
+            "api_key",
+            "db_pwd",
+            "PWD",
+            "Authorization",
+            "cookie",
+            "x-api-key",
+            "token",
+            "AKIA",
+            "ghp_",
+            "sk-ant-",
+        ),
+        *(
+            "<private>",
+            "</private>",
+            "\\u003cprivate\\u003e",
+            "&lt;private&gt;",
+            "-----BEGIN PRIVATE KEY-----",
+            "eyJ",
+            "://u:p@h",
+        ),
+        *(
+            "hunter2hunter2",
+            "A" * 40,
+            "1234567",
+            '"',
+            ":",
+            "=",
+            " ",
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            "\\",
+            "\x00",
+            "\ud800",
+            "\n",
+            "curl -u a:bcdefg ",
+        ),
+        *('{"db_pwd": "hunter22"}', '{"\\u0070assword": "hunter2hunter2"}', '["AUTHORIZATION"]', "plain words", "ü"),
+    ]
+)
+_TEXTS = st.lists(_FRAGMENTS, max_size=5).map("".join)
+_VALUES = st.recursive(
+    _TEXTS | st.integers() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(_VALUES)
+@settings(max_examples=1500, deadline=None)
+def test_what_a_quick_look_finds_clean_a_close_look_leaves_alone(value: Json) -> None:
+    assume(is_clean(value))
+    assert redact_closely(value) == unchanged(value)
+
+
+def test_a_quick_look_knows_everyday_output_as_clean() -> None:
+    assert is_clean({"tool_name": "Bash", "tool_response": {"stdout": "3 tests failed in src/a.py", "exit_code": 1}})
