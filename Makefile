@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: help setup cluster lint format verify test test-without-cluster charts images e2e unit demo conformance chaos fuzz
+.PHONY: help setup cluster lint format verify test test-without-cluster charts images e2e unit demo conformance chaos fuzz clients
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ e2e: $(STAMP) cluster ## Tell the stories on a real cluster with pods (CLUSTER=n
 
 conformance: $(STAMP) ## Hold MCP against its official suite and client (needs npm; a minute)
 	@$(BIN)/python -m e2e.conformance
+
+clients: $(STAMP) ## Drive claude-mem's own hooks and tools against a running Commonplace (needs node and npm; a minute)
+	@$(BIN)/python -m e2e.clients
 
 CHAOS ?= 10
 

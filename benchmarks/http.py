@@ -8,7 +8,7 @@ What a request costs, beside the same server with one statement and no more.
 Everything is real and on this machine: PostgreSQL with durable commits, the api as a process of its own, and a load
 generator that shares the machine's cores with both, so rates compare within a run only; CPU time and ratios travel.
 The floor (`benchmarks/http_floor.py`) runs beside the api on the same pool settings: an INSERT, an indexed SELECT, and
-the MCP SDK with a tool that does nothing. One statement is one transaction here, so transactions count the round trips.
+the MCP SDK with a tool that does nothing. Statements are counted in Postgres' own log, before the measurements.
 """
 
 import argparse
@@ -19,8 +19,9 @@ import random
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -76,12 +77,12 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one request of a cell costs: CPU in milliseconds, transactions, and how it went."""
+    """What one request of a cell costs: CPU in milliseconds, statements, and how it went."""
 
     load: Load
     server_cpu: float
     postgres_cpu: float
-    transactions: float
+    statements: float
 
     @property
     def cpu(self) -> float:
@@ -93,11 +94,11 @@ class Cost:
         rate = self.load.requests / self.load.seconds
         return (
             f"  {name:<24}{callers:>4}{rate:>9.0f}{self.load.p50:>8.1f}{self.load.p95:>8.1f}{self.load.p99:>8.1f}"
-            f"{self.server_cpu:>9.2f}{self.postgres_cpu:>9.2f}{self.transactions:>7.2f}"
+            f"{self.server_cpu:>9.2f}{self.postgres_cpu:>9.2f}{self.statements:>7.2f}"
         )
 
 
-HEADER = f"  {'':<24}{'n':>4}{'req/s':>9}{'p50 ms':>8}{'p95 ms':>8}{'p99 ms':>8}{'api CPU':>9}{'PG CPU':>9}{'trips':>7}"
+HEADER = f"  {'':<24}{'n':>4}{'req/s':>9}{'p50 ms':>8}{'p95 ms':>8}{'p99 ms':>8}{'api CPU':>9}{'PG CPU':>9}{'stmts':>7}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,10 @@ class Site:
 
     pool: Pool
     postgres: psutil.Process
+    log: Path
     servers: Mapping[str, tuple[int, psutil.Process]]
     token: str
+    statements: dict[str, float] = field(default_factory=dict)
 
     async def measure(self, cell: Cell, *, callers: int, seconds: float) -> Cost:
         """Run one cell after a short warm-up."""
@@ -115,25 +118,34 @@ class Site:
         ask = partial(load, port, cell.requests, callers=callers, status=cell.status)
         await ask(seconds=min(0.5, seconds / 4))
         await asyncio.sleep(0.3)  # what the warm-up left to do in the background is not the measurement's
-        before = (cpu_seconds(server), cpu_seconds(self.postgres, with_children=True), await self._transactions())
+        before = (cpu_seconds(server), cpu_seconds(self.postgres, with_children=True))
         result = await ask(seconds=seconds)
-        after = (cpu_seconds(server), cpu_seconds(self.postgres, with_children=True), await self._transactions())
+        after = (cpu_seconds(server), cpu_seconds(self.postgres, with_children=True))
         return Cost(
             load=result,
             server_cpu=1000 * (after[0] - before[0]) / result.requests,
             postgres_cpu=1000 * (after[1] - before[1]) / result.requests,
-            transactions=(after[2] - before[2] - 1) / result.requests,
+            statements=self.statements[cell.name],
         )
 
-    async def _transactions(self) -> int:
-        # Backends tell their statistics when they are idle, once a second at most.
-        await asyncio.sleep(1.2)
-        await self.pool.execute("SELECT pg_stat_clear_snapshot()")
-        return int(
-            await self.pool.fetchval(
-                "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
-            )
-        )
+    async def count_statements(self, kinds: Sequence[Cell]) -> None:
+        """Ask each a few times while Postgres writes down every statement that the bench's log-in sends."""
+        for cell in kinds:
+            port, _ = self.servers[cell.server]
+            ask = partial(load, port, cell.requests, callers=1, seconds=0.3, status=cell.status)
+            await self._log_statements("all")
+            before = self._statements()
+            asked = (await ask()).requests
+            await self._log_statements("none")
+            self.statements[cell.name] = (self._statements() - before) / asked
+
+    async def _log_statements(self, which: str) -> None:
+        await self.pool.execute(f"ALTER SYSTEM SET log_statement = '{which}'")
+        await self.pool.execute("SELECT pg_reload_conf()")
+        await asyncio.sleep(0.5)  # every backend has heard of it by then
+
+    def _statements(self) -> int:
+        return sum("execute __asyncpg" in line for line in self.log.read_text(errors="replace").splitlines())
 
 
 async def _admin(postgres: EmbeddedPostgres, database: str) -> Pool:
@@ -188,7 +200,8 @@ async def site(postgres: EmbeddedPostgres, name: str, *, memories: int, other_te
             with _servers(postgres, name) as servers:
                 for port, _ in servers.values():
                     await _answering(port)
-                yield Site(pool=pool, postgres=postmaster(postgres), servers=servers, token=token)
+                log = postgres.data_dir / "postgres.log"
+                yield Site(pool=pool, postgres=postmaster(postgres), log=log, servers=servers, token=token)
     finally:
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await connection.close()
@@ -268,7 +281,14 @@ async def cells(it: Site) -> Sequence[Cell]:
     # Fresh enough for the longest run: the same event again would be a duplicate, which costs less.
     events = [json.dumps(_event(next(counter))).encode() for _ in range(60_000)]
     with_jobs = [json.dumps(_event(next(counter))).encode() for _ in range(40_000)]
-    batches = [json.dumps([_event(next(counter)) for _ in range(50)]).encode() for _ in range(1_500)]
+    batches = [
+        json.dumps([_event(next(counter)) | {"contentSessionId": f"batch-{n % 200}"} for _ in range(50)]).encode()
+        for n in range(1_500)
+    ]
+    batches_with_jobs = [
+        json.dumps([_event(next(counter)) | {"contentSessionId": f"jobs-{n % 200}"} for _ in range(50)]).encode()
+        for n in range(1_500)
+    ]
     project = {"projectId": str(_PROJECT)}
     newest = json.dumps(project).encode()
     asked = [json.dumps(project | {"query": each}).encode() for each in questions]
@@ -286,6 +306,12 @@ async def cells(it: Site) -> Sequence[Cell]:
         cell(
             "batch of 50",
             [ask("POST", "/v1/events/batch?generate=false", body=each) for each in batches],
+            status=201,
+            events=50,
+        ),
+        cell(
+            "batch of 50 with jobs",
+            [ask("POST", "/v1/events/batch", body=each) for each in batches_with_jobs],
             status=201,
             events=50,
         ),
@@ -339,6 +365,7 @@ async def _run(callers: Sequence[int], seconds: float, only: Sequence[str], site
             async with site(postgres, f"bench_http_{place}", memories=memories, other_teams=others) as it:
                 kinds = {cell.name: cell for cell in await cells(it)}
                 wanted = [c for c in kinds.values() if not only or any(each in c.name for each in (*only, "floor"))]
+                await it.count_statements(wanted)
                 print(HEADER)
                 for count in callers:
                     costs = {}

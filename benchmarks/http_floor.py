@@ -27,6 +27,7 @@ from commonplace_runtime.entrypoints.http.envelope import Envelope
 from commonplace_runtime.entrypoints.http.errors import json_response
 from commonplace_runtime.entrypoints.http.serve import server_config
 from commonplace_runtime.ids import uuid7
+from commonplace_runtime.observability import configure_logging
 from commonplace_runtime.settings import load_settings
 from commonplace_runtime.store.pool import Pool
 
@@ -81,6 +82,7 @@ def app(pool: Pool) -> FastAPI:
 
 async def _serve(port: int) -> None:
     settings = load_settings(os.environ)
+    configure_logging(settings.log_level, settings.log_format)
     async with await open_api_pool(settings) as pool:
         config: Any = server_config(app(pool), settings)
         config.port = port

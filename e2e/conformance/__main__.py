@@ -5,6 +5,7 @@ Each run of the suite must fail exactly what `expected.yaml` says it fails.
 """
 
 import asyncio
+import signal
 import sys
 from collections.abc import Awaitable
 from typing import Final
@@ -20,11 +21,12 @@ from e2e.conformance.suite import REVISIONS, Suite, expected_failures, install, 
 from e2e.report import CheckFailed, Report, complain
 
 RUNS: Final = {"recall": contract.MCP_PATH, "memory": contract.MCP_MEMORY_PATH, "door": FIXTURE_PATH}
+EXIT_INTERRUPTED: Final = 130
 CLIENTS: Final = {"recall": recall_works, "memory": memory_works}
 
 
 def main() -> int:
-    """Exit code: 0 when everything was as expected, else 1."""
+    """Exit code: 0 when everything was as expected, 130 when interrupted, else 1."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     report = Report()
     report.promise(*(f"Python client, {era}, {name}" for name in CLIENTS for era in ERAS))
@@ -33,11 +35,17 @@ def main() -> int:
         asyncio.run(_check_all(report))
     except CheckFailed as error:
         complain(str(error))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        complain("interrupted")
+        return EXIT_INTERRUPTED
     print(report.summary())
     return 0 if report.succeeded else 1
 
 
 async def _check_all(report: Report) -> None:
+    task = asyncio.current_task()
+    if task is not None:  # like Ctrl-C: what was started is ended
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with report.step("npm: the suite and Node 22"):
         suite = await install()
     with EmbeddedPostgres(settings={"fsync": "off"}) as postgres:

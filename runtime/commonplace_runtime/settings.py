@@ -2,11 +2,20 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Final, Literal, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from commonplace_runtime import contract
@@ -34,7 +43,19 @@ _ALIASES: Final[Mapping[str, str]] = {
     "MONTHLY_REQUEST_CAP": "CLAUDE_MEM_MONTHLY_REQUEST_CAP",
     "MONTHLY_TOKEN_CAP": "CLAUDE_MEM_MONTHLY_TOKEN_CAP",
     "USAGE_METERING": "CLAUDE_MEM_USAGE_METERING",
+    "DATABASE_POOL_SIZE": "CLAUDE_MEM_POSTGRES_POOL_MAX",
+    "POSTGRES_SSL": "CLAUDE_MEM_POSTGRES_SSL",
+    "QUEUE_ENGINE": "CLAUDE_MEM_QUEUE_ENGINE",
+    "DOCKER": "CLAUDE_MEM_DOCKER",
+    "RUNTIME": "CLAUDE_MEM_RUNTIME",
 }
+_MILLISECONDS: Final[Mapping[str, str]] = {
+    "DATABASE_CONNECT_TIMEOUT_SECONDS": "CLAUDE_MEM_POSTGRES_CONNECTION_TIMEOUT_MS",
+    "DATABASE_STATEMENT_TIMEOUT_SECONDS": "CLAUDE_MEM_POSTGRES_STATEMENT_TIMEOUT_MS",
+}
+"""Aliases that count in another unit than our names do."""
+_REDIS_HOST: Final = "CLAUDE_MEM_REDIS_HOST"
+_REDIS_PORT: Final = "CLAUDE_MEM_REDIS_PORT"
 _KEYS: Final[Mapping[str, str]] = {
     "anthropic_api_key": contract.ENV_ANTHROPIC_API_KEY,
     "gemini_api_key": contract.ENV_GEMINI_API_KEY,
@@ -47,6 +68,7 @@ _SWITCH: Final = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("", "0", "false", "no", "off"), False),
 }
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _ENCODED: Final = "; write #, /, ? and @ in a password as %23, %2F, %3F and %40"
 
 
@@ -119,7 +141,35 @@ def _switch(value: object) -> object:
 
 def _auth_mode(value: str) -> str:
     if value.strip().lower() != "api-key":
-        raise ValueError("must be api-key (CLAUDE_MEM_AUTH_MODE too): every request needs a key, there is no local-dev")
+        raise ValueError(
+            "must be api-key (CLAUDE_MEM_AUTH_MODE too): every request needs a key; "
+            "local-dev is not allowed in Docker, nor anywhere else"
+        )
+    return value
+
+
+def _queue_engine(value: str, known: ValidationInfo) -> str:
+    if not value:
+        return value
+    if value.strip().lower() != "bullmq":
+        raise ValueError("must be bullmq or unset: jobs are in Postgres, and Redis rings for them where there is one")
+    if known.data.get("redis_url", "wrong") is None:
+        raise ValueError(
+            f"bullmq needs {contract.ENV_REDIS_URL} (or CLAUDE_MEM_REDIS_URL), such as redis://host:6379/0"
+        )
+    return value
+
+
+def _runtime(value: str, known: ValidationInfo) -> str:
+    # On a laptop it is the client's variable, and names what the client shall use.
+    if value and known.data.get("docker") and value.strip().lower() not in ("server", "server-beta"):
+        raise ValueError("must be server or server-beta in Docker, or unset")
+    return value
+
+
+def _postgres_ssl(value: str) -> str:
+    if value and value not in _SSL_MODES:
+        raise ValueError(f"must be one of {', '.join(_SSL_MODES)}")
     return value
 
 
@@ -183,6 +233,14 @@ class Settings(BaseSettings):
     """Password of the server that `embedded postgres` or `embedded redis` runs. No default."""
     redis_url: RedisUrl = None
     """Redis or Valkey that carries the doorbell. Unset: workers poll only."""
+    queue_engine: Annotated[str, AfterValidator(_queue_engine)] = ""
+    """claude-mem's word for where jobs wait; `bullmq` insists on a Redis, and nothing else is known."""
+    postgres_ssl: Annotated[str, AfterValidator(_postgres_ssl)] = ""
+    """`sslmode` of the connection strings that name none: `require` encrypts, only `verify-full` knows the server."""
+    docker: Annotated[bool, BeforeValidator(_switch)] = False
+    """Whether this is a container, whose `CLAUDE_MEM_RUNTIME` must then be this server's."""
+    runtime: Annotated[str, AfterValidator(_runtime)] = ""
+    """claude-mem's name of what runs: `server`, `server-beta`."""
     host: str = "127.0.0.1"
     """Address that the api binds to. Loopback unless told."""
     port: int = Field(contract.API_PORT, ge=0, le=65535)
@@ -289,34 +347,76 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     """
     Settings from `environ` (normally `os.environ`). Raises `pydantic.ValidationError` with all faults at once.
     """
+    return Settings.model_validate({field: value for field, (_, value) in _gathered(environ).items()})
+
+
+def _gathered(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Of each field that is set: the variable that sets it, and its value in the field's unit."""
     given = {name.upper(): value for name, value in environ.items() if value != ""}
-    values: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for field in Settings.model_fields:
-        name = field.upper()
-        found = given.get(contract.ENV_PREFIX + name, given.get(_ALIASES.get(name, "")))
-        if found is not None:
-            values[field] = found
-    for field, name in _KEYS.items():
-        key = given.get(name, given.get(f"CLAUDE_MEM_{name}"))
-        if key is not None:
-            values[field] = key
-    if "OPENROUTER_BASE_URL" in given:
-        values.setdefault("openrouter_base_url", given["OPENROUTER_BASE_URL"])
+        variable = next((name for name in _variables(field) if name in given), None)
+        if variable is not None:
+            value = given[variable]
+            found[field] = variable, _seconds(value) if variable in _MILLISECONDS.values() else value
+    if _REDIS_HOST in given or _REDIS_PORT in given:
+        host, port = given.get(_REDIS_HOST, "127.0.0.1"), given.get(_REDIS_PORT, "6379")
+        url = f"redis://[{host}]:{port}/0" if ":" in host else f"redis://{host}:{port}/0"
+        found.setdefault("redis_url", (f"{_REDIS_HOST} and {_REDIS_PORT}", url))
     if environ.get(contract.ENV_ESCALATION_MODEL) == "":
         # The one variable that says something by being empty.
-        values["escalation_model"] = ""
-    return Settings.model_validate(values)
+        found["escalation_model"] = (contract.ENV_ESCALATION_MODEL, "")
+    for field in ("database_url", "admin_database_url"):
+        if field in found and "postgres_ssl" in found:
+            variable, url = found[field]
+            found[field] = variable, _with_sslmode(url, found["postgres_ssl"][1])
+    return found
 
 
-def explain(error: ValidationError) -> str:
-    """A ValidationError as lines for an administrator: the variable's name and what would be right."""
+def _variables(field: str) -> Iterator[str]:
+    """The variables that may set a field; the first that is set wins."""
+    name = field.upper()
+    if field in _KEYS:
+        yield from (_KEYS[field], f"CLAUDE_MEM_{_KEYS[field]}")
+    yield contract.ENV_PREFIX + name
+    if name in _ALIASES:
+        yield _ALIASES[name]
+    if name in _MILLISECONDS:
+        yield _MILLISECONDS[name]
+    if field == "openrouter_base_url":
+        yield name
+
+
+def _seconds(milliseconds: str) -> str:
+    try:
+        return str(int(milliseconds) / 1000)
+    except (ValueError, OverflowError):
+        return milliseconds
+
+
+def _with_sslmode(url: str, mode: str) -> str:
+    if mode not in _SSL_MODES or "sslmode=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}sslmode={mode}"
+
+
+def explain(error: ValidationError, environ: Mapping[str, str]) -> str:
+    """A ValidationError as lines for an administrator: the variable that is set, and what would be right."""
+    gathered = _gathered(environ)
     lines = [_INVALID]
     for fault in error.errors(include_url=False, include_input=False):
         field = str(fault["loc"][0]) if fault["loc"] else "?"
-        name = _KEYS.get(field, field if field in _KEYS.values() else contract.ENV_PREFIX + field.upper())
+        field = next((known for known, variable in _KEYS.items() if variable == field), field)
+        name = gathered.get(field, (contract.ENV_PREFIX + field.upper(), ""))[0]
         inside = "".join(f"{part}: " for part in fault["loc"][1:])
-        lines.append(f"- {name}: {inside}{fault['msg'].removeprefix('Value error, ')}")
+        unit = " (in seconds; the variable is in milliseconds)" if name in _MILLISECONDS.values() else ""
+        lines.append(f"- {name}: {inside}{fault['msg'].removeprefix('Value error, ')}{unit}")
     return "\n".join(lines)
+
+
+def is_set(environ: Mapping[str, str], field: str) -> bool:
+    """Whether some variable sets this field, rightly or wrongly."""
+    return field in _gathered(environ)
 
 
 def exit_misconfigured(faults: Sequence[str]) -> NoReturn:
@@ -325,10 +425,10 @@ def exit_misconfigured(faults: Sequence[str]) -> NoReturn:
     raise SystemExit(EXIT_MISCONFIGURED)
 
 
-def settings_or_exit(environ: Mapping[str, str]) -> Settings:
-    """`load_settings`, or one readable message on stderr and exit code 78."""
+def settings_or_exit(environ: Mapping[str, str], also: Sequence[str] = ()) -> Settings:
+    """`load_settings`, or one readable message on stderr and exit code 78. also: what is told beside what is wrong."""
     try:
         return load_settings(environ)
     except ValidationError as error:
-        print(explain(error), file=sys.stderr)
+        print("\n".join([explain(error, environ), *(f"- {fault}" for fault in also)]), file=sys.stderr)
         raise SystemExit(EXIT_MISCONFIGURED) from None

@@ -15,7 +15,7 @@ from tests.api_server import served
 from tests.contract.support import Api, World, make_world
 from tests.integration.runtime.conftest import CountingDoorbell
 
-WAIT_SECONDS = 1.0
+WAIT_SECONDS = 0.5
 """Instead of the 30 that `wait=true` holds an answer back in production."""
 
 

@@ -1,10 +1,19 @@
 """Section 1.2: each error body. 402 and 429 are in test_2_6_guards.py, compat bodies in test_1_6_compat.py."""
 
+import os
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
+import httpx2
 import pytest
+from pydantic import SecretStr
 
+from commonplace_runtime.embedded import EmbeddedPostgres
+from commonplace_runtime.entrypoints.http.app import create_app
+from commonplace_runtime.settings import Settings
+from commonplace_runtime.store.pool import open_pool
+from tests.api_server import served
 from tests.contract.support import (
     FOREIGN_PROJECT,
     FOREIGN_SESSION,
@@ -16,7 +25,7 @@ from tests.contract.support import (
     World,
     raw,
 )
-from tests.factories import make_event, make_key
+from tests.factories import make_event, make_key, make_team
 
 
 async def test_1_2_400_validation_error_has_issues(api: Api, world: World) -> None:
@@ -237,6 +246,41 @@ async def test_1_2_500_dates_beyond_the_range_are_400_here(api: Api, world: Worl
     body = make_event(projectId=world.project_id, occurredAtEpoch=moment)
     answer = await api.post("/v1/events", world.bound, body, 400)
     assert answer["issues"][0]["path"] == ["occurredAtEpoch"]
+
+
+async def test_1_2_500_a_database_that_is_away_is_503_here(
+    postgres: EmbeddedPostgres, template_database: str, api_settings: Settings
+) -> None:
+    """
+    Section 7.9.8: transient trouble is a 5xx, so that the client keeps the event. The peer answers 500
+    `InternalError`; with 503 and Retry-After whoever retries knows when.
+    """
+    name = f"contract_away_{os.getpid()}"
+    admin = await asyncpg.connect(postgres.url())
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    own = api_settings.model_copy(update={"database_url": SecretStr(postgres.url(user="test_runtime", database=name))})
+    try:
+        url = postgres.url(user="test_admin", database=name)
+        async with await open_pool(url, size=1, connect_timeout=10, statement_timeout=30, application="tests") as pool:
+            key = await make_key(pool, (await make_team(pool)).id)
+        async with served(create_app(own)) as base, httpx2.AsyncClient(base_url=base, timeout=20) as http:
+            event = make_event()
+            assert (await http.post("/v1/events", json=event, headers=key.headers)).status_code == 201
+            await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            answers = [
+                await http.post(path, json=body, headers=key.headers)
+                for path, body in (("/v1/events", event), ("/v1/search", {"query": "x"}), ("/v1/sessions/start", {}))
+            ]
+            missing = await http.post("/v1/events", json=event)
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]) == (503, "ServiceUnavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert name not in answer.text
+    assert missing.status_code == 401, "whoever shows no key is told so all the same"
 
 
 async def test_1_2_503_a_page_at_the_root_never_breaks(api: Api) -> None:

@@ -1,10 +1,15 @@
 """Section 2.6: rate limit, monthly caps, metering. From the team's limits; from the environment as in the peer."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import httpx2
 import pytest
 
+from commonplace_runtime.entrypoints.http.app import create_app
+from commonplace_runtime.settings import Settings, load_settings
+from tests.api_server import served
 from tests.contract.support import Api, World
 from tests.factories import make_event, make_key, make_memory, set_limits
 
@@ -186,3 +191,67 @@ async def test_2_6_batches_count_as_one_request(api: Api, world: World) -> None:
     body = [make_event(projectId=world.project_id, payload={"n": n}) for n in range(10)]
     await api.post("/v1/events/batch", world.key, body, 201)
     assert await used(api, world) == 1
+
+
+async def test_2_6_token_cap_refuses_writing_memories_with_402(api: Api, world: World) -> None:
+    await set_limits(api.pool, world.team_id, tokens_per_month=100)
+    await use(api, world, "tokens", 101)
+    answer = await api.post("/v1/memories", world.bound, {"content": "x"}, 402)
+    assert answer == {
+        "error": "quota_exceeded",
+        "message": "Monthly tokens quota reached (100)",
+        "used": 101,
+        "cap": 100,
+    }
+    assert await used(api, world) == 1, "what the token cap refuses is metered"
+
+
+@asynccontextmanager
+async def configured(settings: Settings, **variables: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """An api of the same database with these environment variables."""
+    assert settings.database_url is not None
+    url = settings.database_url.get_secret_value()
+    own = load_settings({"COMMONPLACE_DATABASE_URL": url, **variables})
+    async with served(create_app(own)) as base, httpx2.AsyncClient(base_url=base, timeout=20) as http:
+        yield http
+
+
+async def test_2_6_env_rate_limit_per_min(api_settings: Settings, world: World) -> None:
+    async with configured(api_settings, CLAUDE_MEM_RATE_LIMIT_PER_MIN="2") as http:
+        answers = [await http.get("/v1/connect", headers=world.key.headers) for _ in range(5)]
+    assert {answer.headers["x-ratelimit-limit"] for answer in answers} == {"2"}
+    assert 429 in [answer.status_code for answer in answers], "five requests lie in two minutes at most"
+
+
+async def test_2_6_env_monthly_request_cap(api_settings: Settings, world: World) -> None:
+    async with configured(api_settings, CLAUDE_MEM_MONTHLY_REQUEST_CAP="2", CLAUDE_MEM_USAGE_METERING="1") as http:
+        statuses = [(await http.get("/v1/connect", headers=world.key.headers)).status_code for _ in range(3)]
+    assert statuses == [200, 200, 402]
+
+
+async def test_2_6_env_monthly_token_cap(api: Api, api_settings: Settings, world: World) -> None:
+    await use(api, world, "tokens", 10)
+    async with configured(api_settings, CLAUDE_MEM_MONTHLY_TOKEN_CAP="10") as http:
+        body = {"projectId": world.project_id, "content": "x"}
+        written = await http.post("/v1/memories", json=body, headers=world.key.headers)
+        read = await http.get("/v1/jobs", headers=world.key.headers)
+    assert (written.status_code, written.json()["message"]) == (402, "Monthly tokens quota reached (10)")
+    assert read.status_code == 200
+
+
+async def test_2_6_env_usage_metering(api: Api, api_settings: Settings, world: World) -> None:
+    async with configured(api_settings, CLAUDE_MEM_USAGE_METERING="1") as http:
+        for _ in range(3):
+            assert (await http.get("/v1/connect", headers=world.key.headers)).status_code == 200
+    assert await used(api, world) == 3
+
+
+async def test_2_6_env_values_of_zero_mean_off(api: Api, api_settings: Settings, world: World) -> None:
+    off = dict.fromkeys(
+        ("CLAUDE_MEM_RATE_LIMIT_PER_MIN", "CLAUDE_MEM_MONTHLY_REQUEST_CAP", "CLAUDE_MEM_MONTHLY_TOKEN_CAP"), "0"
+    )
+    async with configured(api_settings, **off, CLAUDE_MEM_USAGE_METERING="0") as http:
+        answers = [await http.get("/v1/connect", headers=world.key.headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert not [name for name in answers[0].headers if "ratelimit" in name]
+    assert await used(api, world) == 0

@@ -12,7 +12,8 @@ from typing import Final
 
 from commonplace_runtime.domain.validation import InvalidFields, Issue
 
-_LONGEST: Final = 300
+_LONGEST: Final = 2000
+"""Characters; a name of 200 that JSON escapes takes 1,600."""
 
 
 def write_cursor(*place: str | int) -> str:

@@ -11,8 +11,8 @@ QUERY_LIMITS: Final = (20, 100)
 """How many of a query's best hits go: usually, at most. A query must not erase a project by accident."""
 
 LEAST_ROWS: Final = 1
-FIRST_ROWS: Final = 100
-MOST_ROWS: Final = 2000
+FIRST_ROWS: Final = 50
+MOST_ROWS: Final = 500
 _SLOW_SECONDS: Final = 0.1
 _FAST_SECONDS: Final = 0.03
 

@@ -108,7 +108,9 @@ def _settings() -> Settings:
     except ValidationError as error:
         addresses = ("admin_database_url", "runtime_login_url", "operator_login_url")
         is_address = any(fault["loc"] and fault["loc"][0] in addresses for fault in error.errors(include_input=False))
-        raise _Misconfigured(explain(error), "DatabaseRefused" if is_address else "MigrationFailed") from None
+        raise _Misconfigured(
+            explain(error, ENVIRONMENT.get()), "DatabaseRefused" if is_address else "MigrationFailed"
+        ) from None
     if missing := missing_settings(settings, "admin_database_url"):
         raise _Misconfigured("\n".join(missing), "DatabaseRefused")
     logins = _logins(settings)

@@ -85,7 +85,7 @@ def recall_tool(mode: RecallMode, name: str, title: str, description: str) -> To
 
 def project_property(purpose: str = "") -> dict[str, Json]:
     """The argument that names a project."""
-    usual = "Project id or name. May be left out when the key belongs to one project."
+    usual = "Project id or name. May be left out when the key belongs to one project, or the team has one."
     return {"type": "string", "description": f"{purpose} {usual}".strip()}
 
 

@@ -15,7 +15,7 @@ from commonplace_runtime import contract
 from commonplace_runtime.domain.errors import InvalidInput
 from commonplace_runtime.observability import configure_logging
 from commonplace_runtime.services.readiness import check_administrator
-from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings, settings_or_exit
+from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings, is_set, settings_or_exit
 from commonplace_runtime.store.pool import Pool, Record, open_pool_patiently
 
 T = TypeVar("T")
@@ -27,8 +27,9 @@ Team = Annotated[str, Parameter(help="The team's id, slug or name.")]
 
 
 def settings_with(*needed: str) -> Settings:
-    """Settings that have the fields `needed`; or a line on stderr for each that is missing, and exit code 78."""
-    settings = settings_or_exit(ENVIRONMENT.get())
+    """Settings that have the fields `needed`; or lines on stderr for what is missing or wrong, and exit code 78."""
+    environ = ENVIRONMENT.get()
+    settings = settings_or_exit(environ, [_is_missing(name) for name in needed if not is_set(environ, name)])
     if missing := missing_settings(settings, *needed):
         print("\n".join(missing), file=sys.stderr)
         raise SystemExit(EXIT_MISCONFIGURED)
@@ -38,11 +39,11 @@ def settings_with(*needed: str) -> Settings:
 
 def missing_settings(settings: Settings, *needed: str) -> Sequence[str]:
     """A line for each of the fields `needed` that is not set."""
-    return [
-        f"commonplace: {contract.ENV_PREFIX}{name.upper()} is not set: {_WHAT[name]}"
-        for name in needed
-        if getattr(settings, name) is None
-    ]
+    return [f"commonplace: {_is_missing(name)}" for name in needed if getattr(settings, name) is None]
+
+
+def _is_missing(name: str) -> str:
+    return f"{contract.ENV_PREFIX}{name.upper()} is not set: {_WHAT[name]}"
 
 
 _WHAT = {

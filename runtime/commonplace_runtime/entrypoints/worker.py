@@ -273,6 +273,7 @@ async def _work(pool: Pool, generator: Generator, settings: Settings, stop: asyn
         worker=name,
         lease_seconds=settings.worker_lease_seconds,
         price=partial(cost_microusd, prices=settings.prices),
+        tokens_per_month=settings.limits.tokens_per_month,
     )
     log.info("worker_started", worker=name, provider=generator.provider, concurrency=settings.worker_concurrency)
     await Worker(pool, generator, terms, settings, stop).run()

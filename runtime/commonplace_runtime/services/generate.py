@@ -9,7 +9,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Literal
@@ -62,7 +62,11 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """Under what terms a worker works. `jitter` gives a number in [0, 1)."""
+    """
+    Under what terms a worker works. `jitter` gives a number in [0, 1).
+
+    tokens_per_month: what any team may use, beside its own limit; None: what its own says.
+    """
 
     worker: str
     price: Price
@@ -71,6 +75,7 @@ class Terms:
     slots: CallSlots = field(default_factory=lambda: CallSlots(1000))
     turn: Turn = field(default_factory=Turn)
     jitter: Callable[[], float] = field(default=random.random)
+    tokens_per_month: int | None = None
 
     @property
     def whole_lease_seconds(self) -> int:
@@ -110,7 +115,8 @@ async def run_group(
     if claim.claimed is None:
         return Outcome(kind="failed", jobs=claim.expired)
     terms.turn.after = claim.claimed.lease.team_id
-    work = _Work(pool, generator, terms, claim.claimed, frozenset(claim.paused))
+    claimed = replace(claim.claimed, limited=claim.claimed.limited or terms.tokens_per_month is not None)
+    work = _Work(pool, generator, terms, claimed, frozenset(claim.paused))
     with JOBS_RUNNING.track_inprogress():
         return await work.under_lease()
 
@@ -269,6 +275,7 @@ class _Work:
             "place": self._reservations,
             "spent": spent_on(unsettled, self._terms.price),
             "leaseSeconds": self._terms.whole_lease_seconds,
+            "tokensPerMonth": self._terms.tokens_per_month,
         }
         answer = await self._kept.tell(lambda: store.reserve(self._pool, self._claimed.lease, call))
         if answer is not None and answer["outcome"] != "lease_lost":

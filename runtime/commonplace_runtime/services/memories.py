@@ -1,15 +1,13 @@
 """Memories as resources: written down by people and agents, read, listed, changed, and superseded."""
 
 import asyncio
-import base64
-import binascii
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
+from commonplace_runtime.domain.cursors import invalid_cursor, read_cursor, write_cursor
 from commonplace_runtime.domain.errors import Conflict, InvalidInput, NotFound
 from commonplace_runtime.domain.events import storable
 from commonplace_runtime.domain.memories import (
@@ -33,7 +31,6 @@ from commonplace_runtime.store import memories as store
 from commonplace_runtime.store.pool import Pool
 
 _NOT_FOUND: Final = "Memory not found"
-_CURSOR: Final = re.compile(rb"m1:([1-9][0-9]{0,9})")
 _LARGEST_NUMBER: Final = 2**31 - 1
 _TOO_MUCH_METADATA: Final[Issue] = {
     "code": "too_big",
@@ -99,7 +96,7 @@ async def list_memories(pool: Pool, reach: Reach, wanted: MemoryQuery) -> Memory
     Raises NotPermitted for a project that the key is not bound to, Unavailable.
     """
     found, last = await store.list_page(pool, reach, clean_query(wanted), before=wanted.before, limit=wanted.limit)
-    return {"memories": found, "nextCursor": None if last is None else cursor_of(last)}
+    return {"memories": found, "nextCursor": None if last is None else write_cursor(last)}
 
 
 async def update_memory(
@@ -175,22 +172,12 @@ async def observations_of_event(pool: Pool, reach: Reach, event_id: str) -> Even
     return found
 
 
-def cursor_of(number: int) -> str:
-    """What stands for a place in a list: opaque to clients."""
-    return base64.urlsafe_b64encode(b"m1:%d" % number).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> int:
-    """The place that `cursor_of` made it of. Raises InvalidFields for anything else."""
-    try:
-        raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-    except (UnicodeEncodeError, binascii.Error):
-        raw = b""
-    found = _CURSOR.fullmatch(raw)
-    if found is None or int(found[1]) > _LARGEST_NUMBER:
-        issue: Issue = {"code": "custom", "path": ["cursor"], "message": "Invalid cursor: pass nextCursor as it came"}
-        raise InvalidFields([issue])
-    return int(found[1])
+def read_place(cursor: str) -> int:
+    """Where a page begins, by the `nextCursor` of the one before. Raises InvalidFields for anything else."""
+    (number,) = cast("list[int]", read_cursor(cursor, (int,)))
+    if not 0 < number <= _LARGEST_NUMBER:
+        raise InvalidFields([invalid_cursor()])
+    return number
 
 
 async def _create(

@@ -1,14 +1,13 @@
 """Projects of a team, as its keys see and make them."""
 
-import base64
-import binascii
-from typing import Final
+from typing import Final, cast
 
+from commonplace_runtime.domain.cursors import invalid_cursor, read_cursor, write_cursor
 from commonplace_runtime.domain.errors import Conflict, NotFound
 from commonplace_runtime.domain.events import storable
 from commonplace_runtime.domain.models import Reach
 from commonplace_runtime.domain.projects import MAX_NAME, NewProject, ProjectPage, ProjectRow
-from commonplace_runtime.domain.validation import InvalidFields, Issue
+from commonplace_runtime.domain.validation import InvalidFields
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store import projects as store
 from commonplace_runtime.store.pool import Pool
@@ -21,7 +20,7 @@ async def list_projects(pool: Pool, reach: Reach, *, after: str | None = None, l
     """The projects that the key reaches, by name; after the one of that name. Raises Unavailable."""
     found = await store.list_page(pool, reach, after=after, limit=limit + 1)
     shown = found[:limit]
-    return {"projects": shown, "nextCursor": cursor_of(shown[-1]["name"]) if len(found) > limit else None}
+    return {"projects": shown, "nextCursor": write_cursor(shown[-1]["name"]) if len(found) > limit else None}
 
 
 async def create_project(pool: Pool, reach: Reach, project: NewProject) -> ProjectRow:
@@ -54,19 +53,13 @@ async def get_project(pool: Pool, reach: Reach, named: str) -> ProjectRow:
     return project
 
 
-def cursor_of(name: str) -> str:
-    """What stands for a place in the list: opaque to clients."""
-    return base64.urlsafe_b64encode(f"p1:{name}".encode()).decode().rstrip("=")
+def read_place(cursor: str) -> str:
+    """
+    The name after which a page begins, by the `nextCursor` of the one before.
 
-
-def read_cursor(cursor: str) -> str:
-    """The name that `cursor_of` made it of. Raises InvalidFields for anything else."""
-    try:
-        raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        text = raw.decode()
-    except (UnicodeError, binascii.Error):
-        text = ""
-    if not text.startswith("p1:") or len(text) > MAX_NAME + 3 or "\0" in text:
-        issue: Issue = {"code": "custom", "path": ["cursor"], "message": "Invalid cursor: pass nextCursor as it came"}
-        raise InvalidFields([issue])
-    return text[3:]
+    Raises InvalidFields for anything else.
+    """
+    (name,) = cast("list[str]", read_cursor(cursor, (str,)))
+    if storable(name) != name:
+        raise InvalidFields([invalid_cursor()])
+    return name

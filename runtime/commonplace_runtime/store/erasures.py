@@ -63,7 +63,7 @@ async def begin(pool: Pool, reach: Reach, asked: Mapping[str, Json]) -> Begun | 
 
 async def step(pool: Pool, erasure: Erasure, *, rows: int) -> dict[str, Any]:
     """
-    Erase about `rows` rows more: `{"outcome": going|done|lease_lost, "counts", "seconds"}`.
+    Erase about `rows` rows more: `{"outcome": going|done|lease_lost, "phase", "counts", "seconds"}`.
 
     Raises Unavailable; `was_busy` tells whether somebody else held a row.
     """

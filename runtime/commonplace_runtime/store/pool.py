@@ -39,6 +39,7 @@ CONNECTION_FAULTS = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.LockNotAvailableError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # a database that takes no connections while it is worked on
     asyncpg.ReadOnlySQLTransactionError,
 )
 """What time heals: the server is away, restarting, overloaded, or chose us as a deadlock's victim."""

@@ -62,6 +62,13 @@ FAULTS: Final[tuple[Fault, ...]] = (
         "The body is no JSON, is neither object nor array, or is not packed as its `Content-Encoding` says.",
         "Send valid JSON. NUL characters, lone surrogates and unknown fields are fine.",
     ),
+    Fault(
+        status=400,
+        body={"error": "Invalid topic"},
+        headers={},
+        when="`GET /api/instructions` was asked for a topic or a tool that it does not know.",
+        what_to_do="Leave the parameter out: the answer is everything.",
+    ),
     _fault(
         NotAuthenticated("Missing API key (Authorization: Bearer <key> or X-Api-Key: <key>)"),
         "No key was presented.",

@@ -137,7 +137,7 @@ def _query(request: Request) -> MemoryQuery:
         include_superseded=read_flag(request, "includeSuperseded", default=False),
         limit=read_count(request, "limit", default=USUAL_LIMIT, most=MOST),
     )
-    return wanted if not cursor else replace(wanted, before=memories.read_cursor(cursor))
+    return wanted if not cursor else replace(wanted, before=memories.read_place(cursor))
 
 
 def _name(text: str | None) -> str | None:

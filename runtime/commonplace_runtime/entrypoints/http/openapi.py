@@ -62,7 +62,6 @@ _SCHEMAS: Final[dict[str, Document]] = {
             "issues": {"type": "array", "items": {"$ref": "#/components/schemas/Issue"}},
         },
         "required": ["error"],
-        "anyOf": [{"required": ["issues"]}, {"required": ["message"]}],
     },
     "QuotaProblem": {
         "type": "object",
@@ -111,6 +110,12 @@ MCP_ROUTES: Final = (
         "Recall over MCP",
         "The Model Context Protocol, streamable HTTP without sessions: tools that read. "
         "Clients speak it, people rarely do: one JSON-RPC message goes in, one comes back.",
+    ),
+    (
+        contract.MCP_MEMORY_PATH,
+        "callMemory",
+        "Memory over MCP",
+        "The same with tools that also write, for keys that may write.",
     ),
 )
 """Path, operation id, summary and description of what is no REST."""

@@ -28,7 +28,7 @@ async def get_projects(request: Request, principal: Reader) -> Response:
     """The projects that the key reaches, by name."""
     limit = read_count(request, "limit", default=projects.MOST, most=projects.MOST)
     cursor = request.query_params.get("cursor")
-    after = projects.read_cursor(cursor) if cursor else None
+    after = projects.read_place(cursor) if cursor else None
     reach = reach_of(request, principal)
     return json_response(await projects.list_projects(state_of(request).pool, reach, after=after, limit=limit))
 

@@ -71,7 +71,9 @@ class UsageAnswer(TypedDict):
 
 async def get_usage(request: Request, principal: Reader) -> Response:
     """The team's month so far; answered also when the month's requests are used up."""
-    return json_response(await read_usage(state_of(request).pool, principal.team_id, principal.project_id))
+    state = state_of(request)
+    told = await read_usage(state.pool, principal.team_id, principal.project_id, state.settings.limits)
+    return json_response(told)
 
 
 OPERATIONS: Final = (

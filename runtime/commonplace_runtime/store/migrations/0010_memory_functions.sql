@@ -5,7 +5,9 @@
 ALTER TABLE commonplace.projects ADD COLUMN slug text, ADD COLUMN root_path text;
 GRANT INSERT (id, team_id, name, slug, root_path, metadata) ON commonplace.projects TO commonplace_runtime;
 
-CREATE INDEX memories_of_team ON commonplace.memories (team_id, number DESC);
+-- In place of the index over all teams' numbers: in its order the planner would rather read past everybody else's memories.
+CREATE UNIQUE INDEX memories_of_team ON commonplace.memories (team_id, number DESC);
+ALTER TABLE commonplace.memories DROP CONSTRAINT memories_number_key;
 -- A memory's end looks for those that it superseded, to let them stand again.
 CREATE INDEX memories_superseded ON commonplace.memories (team_id, superseded_by) WHERE superseded_by IS NOT NULL;
 
@@ -107,6 +109,40 @@ BEGIN
 END
 $$;
 
+-- Memories that the actor may see, newest first, and about how much of an answer each is. p_wanted and p_before as in
+-- list_memories_v1; p_project_id NULL: every project. Whatever the planner knows of the table, it reads one of the indexes in the
+-- order of numbers (SET enable_…), and knows which conditions there are (custom plans; not in list_memories_v1 itself, for what
+-- that calls would be planned anew for each memory).
+CREATE FUNCTION commonplace.find_memories(p_team_id uuid, p_project_id uuid, p_actor text, p_wanted jsonb, p_before integer,
+    p_limit integer)
+RETURNS TABLE (memory_id uuid, memory_number integer, bytes bigint) LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+DECLARE
+    wanted_kind text := p_wanted ->> 'kind';
+    wanted_session uuid := commonplace.uuid_or_null(p_wanted ->> 'session');
+    is_of_session boolean := p_wanted ->> 'session' IS NOT NULL;
+    wanted_actor text := p_wanted ->> 'actor';
+    wanted_tag text := p_wanted ->> 'tag';
+    wanted_visibility text := p_wanted ->> 'visibility';
+    since timestamptz := (p_wanted ->> 'since')::timestamptz;
+    until timestamptz := (p_wanted ->> 'until')::timestamptz;
+    with_superseded boolean := coalesce((p_wanted ->> 'superseded')::boolean, false);
+BEGIN
+    -- Neither figure unpacks what is stored apart.
+    RETURN QUERY SELECT m.id, m.number, (octet_length(m.content) + 4 * pg_column_size(m.metadata))::bigint
+        FROM commonplace.memories m
+        WHERE m.team_id = p_team_id AND (p_project_id IS NULL OR m.project_id = p_project_id)
+            AND (m.visibility = 'team' OR m.owner_actor = p_actor)
+            AND (with_superseded OR m.superseded_by IS NULL) AND (p_before IS NULL OR m.number < p_before)
+            AND (wanted_kind IS NULL OR m.kind = wanted_kind) AND (NOT is_of_session OR m.session_id = wanted_session)
+            AND (wanted_actor IS NULL OR m.owner_actor = wanted_actor)
+            AND (wanted_tag IS NULL OR wanted_tag = ANY (m.tags))
+            AND (wanted_visibility IS NULL OR m.visibility = wanted_visibility)
+            AND (since IS NULL OR m.created_at >= since) AND (until IS NULL OR m.created_at < until)
+        ORDER BY m.number DESC LIMIT p_limit;
+END
+$$;
+
 -- A page of memories, newest first, and its audit row. p_wanted: {"project" (id or name), "kind", "session", "actor", "tag",
 -- "visibility", "since", "until" (made at or after, made before), "superseded": true for those too}, each may be absent or null;
 -- without a project: all that the key reaches. p_before: number of the last memory of the page before.
@@ -114,52 +150,37 @@ $$;
 -- CM100: the key is bound to another project. One that the team does not have holds nothing.
 CREATE FUNCTION commonplace.list_memories_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
     p_wanted jsonb, p_before integer, p_limit integer)
-RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
+RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     meant uuid := p_key_project;
-    wanted_kind text := p_wanted ->> 'kind';
-    wanted_session text := p_wanted ->> 'session';
-    wanted_actor text := p_wanted ->> 'actor';
-    wanted_tag text := p_wanted ->> 'tag';
-    wanted_visibility text := p_wanted ->> 'visibility';
-    since timestamptz := (p_wanted ->> 'since')::timestamptz;
-    until timestamptz := (p_wanted ->> 'until')::timestamptz;
-    with_superseded boolean := coalesce((p_wanted ->> 'superseded')::boolean, false);
-    ids uuid[];
+    is_known boolean := true;
+    ids uuid[] := '{}';
     page jsonb;
     has_more boolean;
     last integer;
 BEGIN
     PERFORM set_config('app.team_id', p_team_id::text, true);
     IF p_wanted ->> 'project' IS NOT NULL THEN
-        -- Of a project that the team does not have: an id that none has.
-        meant := coalesce(commonplace.resolve_project(p_team_id, p_key_project, p_wanted ->> 'project', 0),
-            '00000000-0000-0000-0000-000000000000');
+        meant := commonplace.resolve_project(p_team_id, p_key_project, p_wanted ->> 'project', 0);
+        is_known := meant IS NOT NULL;
     END IF;
-    SELECT array_agg(id ORDER BY number DESC) FILTER (WHERE is_shown), bool_or(NOT is_shown), min(number) FILTER (WHERE is_shown)
-    INTO ids, has_more, last FROM (
-        SELECT id, number, place = 1 OR (place <= p_limit AND bytes <= 8000000) AS is_shown FROM (
-            SELECT id, number, row_number() OVER newest AS place, sum(bytes) OVER newest AS bytes FROM (
-                -- Neither figure unpacks what is stored apart.
-                SELECT m.id, m.number, octet_length(m.content) + 4 * pg_column_size(m.metadata) AS bytes
-                FROM commonplace.memories m
-                WHERE m.team_id = p_team_id AND (meant IS NULL OR m.project_id = meant)
-                    AND (m.visibility = 'team' OR m.owner_actor = p_actor)
-                    AND (with_superseded OR m.superseded_by IS NULL) AND (p_before IS NULL OR m.number < p_before)
-                    AND (wanted_kind IS NULL OR m.kind = wanted_kind)
-                    AND (wanted_session IS NULL OR m.session_id = commonplace.uuid_or_null(wanted_session))
-                    AND (wanted_actor IS NULL OR m.owner_actor = wanted_actor)
-                    AND (wanted_tag IS NULL OR wanted_tag = ANY (m.tags))
-                    AND (wanted_visibility IS NULL OR m.visibility = wanted_visibility)
-                    AND (since IS NULL OR m.created_at >= since) AND (until IS NULL OR m.created_at < until)
-                ORDER BY m.number DESC LIMIT p_limit + 1) AS matching
-            WINDOW newest AS (ORDER BY number DESC)) AS weighed) AS judged;
-    SELECT coalesce(jsonb_agg(commonplace.memory_resource(m) ORDER BY m.number DESC), '[]') INTO page
-        FROM commonplace.memories m WHERE m.team_id = p_team_id AND m.id = ANY (ids);
+    IF is_known THEN
+        SELECT coalesce(array_agg(memory_id ORDER BY memory_number DESC) FILTER (WHERE is_shown), '{}'), bool_or(NOT is_shown),
+            min(memory_number) FILTER (WHERE is_shown)
+        INTO ids, has_more, last FROM (
+            SELECT memory_id, memory_number, row_number() OVER newest = 1
+                OR (row_number() OVER newest <= p_limit AND sum(bytes) OVER newest <= 8000000) AS is_shown
+            FROM commonplace.find_memories(p_team_id, meant, p_actor, p_wanted, p_before, p_limit + 1)
+            WINDOW newest AS (ORDER BY memory_number DESC)) AS judged;
+    END IF;
+    -- OFFSET 0: each by its id, whatever the planner would rather read all of.
+    SELECT coalesce(jsonb_agg(resource ORDER BY place), '[]') INTO page FROM unnest(ids) WITH ORDINALITY AS shown (id, place)
+        CROSS JOIN LATERAL (SELECT commonplace.memory_resource(m) AS resource FROM commonplace.memories m
+            WHERE m.team_id = p_team_id AND m.id = shown.id OFFSET 0) AS read;
     INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)
-    VALUES (p_team_id, (SELECT id FROM commonplace.projects WHERE team_id = p_team_id AND id = meant), p_key_id, p_actor, p_request_id,
-        'memory.list', 'observation', jsonb_strip_nulls(p_wanted) || jsonb_build_object('limit', p_limit,
-            'resultCount', jsonb_array_length(page), 'observationIds', to_jsonb(coalesce(ids, '{}')), 'requestId', p_request_id));
+    VALUES (p_team_id, meant, p_key_id, p_actor, p_request_id, 'memory.list', 'observation', jsonb_strip_nulls(p_wanted)
+        || jsonb_build_object('limit', p_limit, 'resultCount', cardinality(ids), 'observationIds', to_jsonb(ids),
+            'requestId', p_request_id));
     RETURN jsonb_build_object('memories', page, 'last', CASE WHEN has_more THEN last END);
 END
 $$;
@@ -431,6 +452,7 @@ GRANT EXECUTE ON FUNCTION
     commonplace.get_project_v1(uuid, uuid, uuid, text, text, text),
     commonplace.memory_resource(commonplace.memories),
     commonplace.get_memory_v1(uuid, uuid, uuid, text, text, text, text),
+    commonplace.find_memories(uuid, uuid, text, jsonb, integer, integer),
     commonplace.list_memories_v1(uuid, uuid, uuid, text, text, jsonb, integer, integer),
     commonplace.hold_memory(uuid, uuid, text, text),
     commonplace.lock_successions(uuid),

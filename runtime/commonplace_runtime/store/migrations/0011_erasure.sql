@@ -62,12 +62,14 @@ $$;
 GRANT SELECT, INSERT, UPDATE ON commonplace.erasures TO commonplace_runtime;
 GRANT SELECT, INSERT, DELETE ON commonplace.erasure_items TO commonplace_runtime;
 
--- Every row that goes is looked for by whatever refers to it: without these, each would read its team's whole table.
+-- Every row that goes is looked for by whatever refers to it: without these, each would read its team's whole table. All columns
+-- of the reference stand in the index: of one that has only some, the planner thinks no more than of one that has the team.
 CREATE INDEX jobs_of_event ON commonplace.jobs (team_id, event_id) WHERE event_id IS NOT NULL;
 CREATE INDEX jobs_of_session ON commonplace.jobs (team_id, session_id) WHERE session_id IS NOT NULL;
 CREATE INDEX jobs_of_group ON commonplace.jobs (team_id, project_id, session_key);
 CREATE INDEX memories_of_job ON commonplace.memories (team_id, job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX memories_of_session ON commonplace.memories (team_id, session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX memory_sources_of_memory ON commonplace.memory_sources (team_id, memory_id);
 CREATE INDEX memory_sources_of_job ON commonplace.memory_sources (team_id, job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX audit_log_of_resource ON commonplace.audit_log (team_id, resource_id) WHERE resource_id IS NOT NULL;
 -- Reads that name memories. A short pending list: whoever fills it tidies it up, and a read must not wait long for that.
@@ -176,7 +178,7 @@ $$;
 -- repeat them. A summary is made of what its own actor did.
 CREATE FUNCTION commonplace.summaries_of(p_team_id uuid, p_viewer text, p_memories uuid[], p_events uuid[]) RETURNS uuid[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+    SET enable_mergejoin = off SET join_collapse_limit = 1 SET plan_cache_mode = force_generic_plan AS $$
     SELECT ARRAY(SELECT DISTINCT m.id FROM (
             SELECT e.session_id, e.actor FROM unnest(p_events) AS gone (id)
                 JOIN commonplace.events e ON e.team_id = p_team_id AND e.id = gone.id
@@ -191,7 +193,7 @@ $$;
 -- Memories, among what p_viewer sees (NULL: all), that were made of the events.
 CREATE FUNCTION commonplace.made_of(p_team_id uuid, p_viewer text, p_events uuid[]) RETURNS uuid[]
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+    SET enable_mergejoin = off SET join_collapse_limit = 1 SET plan_cache_mode = force_generic_plan AS $$
     SELECT ARRAY(SELECT DISTINCT m.id FROM unnest(p_events) AS gone (id)
         JOIN commonplace.memory_sources s ON s.team_id = p_team_id AND s.event_id = gone.id
         JOIN commonplace.memories m ON m.team_id = p_team_id AND m.id = s.memory_id
@@ -241,8 +243,8 @@ BEGIN
     PERFORM commonplace.end_reservation(p_team_id, p_project_id, session_key, false) FROM commonplace.reservations
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = ANY (p_keys);
     DELETE FROM commonplace.job_groups g WHERE g.team_id = p_team_id AND g.project_id = p_project_id AND g.session_key = ANY (p_keys)
-        AND NOT EXISTS (SELECT FROM commonplace.jobs j
-            WHERE j.team_id = p_team_id AND j.project_id = p_project_id AND j.session_key = g.session_key);
+        AND (SELECT true FROM commonplace.jobs j WHERE j.team_id = p_team_id AND j.project_id = p_project_id
+            AND j.session_key = g.session_key LIMIT 1) IS NULL;
     FOR left_over IN
         UPDATE commonplace.job_groups SET lease_token = lease_token + 1, state = '{}', state_at = NULL
         WHERE team_id = p_team_id AND project_id = p_project_id AND session_key = ANY (p_keys) RETURNING session_key
@@ -294,16 +296,16 @@ DECLARE
     number_gone bigint;
 BEGIN
     touched := ARRAY(
-        SELECT session_key FROM commonplace.jobs WHERE team_id = team AND project_id = project AND event_id = ANY (p_events)
+        SELECT session_key FROM commonplace.jobs WHERE team_id = team AND event_id = ANY (p_events)
         UNION SELECT j.session_key FROM commonplace.memories m JOIN commonplace.jobs j ON j.team_id = team AND j.id = m.job_id
-            WHERE m.team_id = team AND m.id = ANY (p_memories) AND j.project_id = project
+            WHERE m.team_id = team AND m.id = ANY (p_memories) AND viewer IS NOT NULL
         UNION SELECT commonplace.session_key(NULL, session_id, NULL, NULL, actor) FROM commonplace.events
             WHERE team_id = team AND id = ANY (p_events) AND session_id IS NOT NULL
         UNION SELECT commonplace.session_key(NULL, session_id, NULL, NULL, owner_actor) FROM commonplace.memories
-            WHERE team_id = team AND id = ANY (p_memories) AND session_id IS NOT NULL AND generation_key IS NOT NULL);
+            WHERE team_id = team AND id = ANY (p_memories) AND session_id IS NOT NULL AND generation_key IS NOT NULL AND viewer IS NOT NULL);
     PERFORM FROM commonplace.job_groups WHERE team_id = team AND project_id = project AND session_key = ANY (touched)
         ORDER BY session_id, session_key FOR UPDATE;
-    PERFORM FROM commonplace.events WHERE team_id = team AND project_id = project AND id = ANY (p_events) ORDER BY id FOR UPDATE;
+    PERFORM FROM commonplace.events WHERE team_id = team AND id = ANY (p_events) ORDER BY id FOR UPDATE;
     -- From here on no worker writes of these events.
     IF p_erasure.what IN ('session', 'project') THEN
         meanwhile := commonplace.made_of(team, viewer, p_events);
@@ -314,9 +316,9 @@ BEGIN
     summaries := commonplace.summaries_of(team, viewer, p_memories, p_events);
     doomed := ARRAY(SELECT unnest(p_memories || meanwhile || summaries) ORDER BY 1);
     doomed_jobs := ARRAY(
-        SELECT id FROM commonplace.jobs WHERE team_id = team AND project_id = project AND event_id = ANY (p_events)
+        SELECT id FROM commonplace.jobs WHERE team_id = team AND event_id = ANY (p_events)
         UNION SELECT j.id FROM commonplace.memories m JOIN commonplace.jobs j ON j.team_id = team AND j.id = m.job_id
-            WHERE m.team_id = team AND m.id = ANY (doomed) AND j.project_id = project AND j.source_type <> 'agent_event');
+            WHERE m.team_id = team AND m.id = ANY (doomed) AND j.source_type <> 'agent_event' AND viewer IS NOT NULL);
     counts := jsonb_build_object('summaries', (SELECT count(DISTINCT memory_id) FROM commonplace.memory_sources
         WHERE team_id = team AND memory_id = ANY (doomed) AND source_type = 'session_summary'));
     DELETE FROM commonplace.memory_sources WHERE team_id = team AND ctid = ANY (ARRAY(
@@ -324,14 +326,20 @@ BEGIN
         UNION SELECT ctid FROM commonplace.memory_sources WHERE team_id = team AND event_id = ANY (p_events)));
     GET DIAGNOSTICS number_gone = ROW_COUNT;
     counts := counts || jsonb_build_object('sources', number_gone);
-    DELETE FROM commonplace.memories WHERE team_id = team AND project_id = project AND id = ANY (doomed);
+    DELETE FROM commonplace.memories WHERE team_id = team AND id = ANY (doomed);
     GET DIAGNOSTICS number_gone = ROW_COUNT;
     counts := counts || jsonb_build_object('observations', number_gone, 'jobs', commonplace.erase_jobs(team, doomed_jobs));
-    DELETE FROM commonplace.events WHERE team_id = team AND project_id = project AND id = ANY (p_events);
+    DELETE FROM commonplace.events WHERE team_id = team AND id = ANY (p_events);
     GET DIAGNOSTICS number_gone = ROW_COUNT;
     counts := counts || jsonb_build_object('agentEvents', number_gone);
+    IF p_erasure.what = 'project' THEN
+        -- Its groups have their turn after its events, its audit at the end: until then only what a worker could still use.
+        UPDATE commonplace.job_groups SET lease_token = lease_token + 1, state = '{}', state_at = NULL WHERE team_id = team
+            AND project_id = project AND session_key = ANY (touched) AND lease_until IS NULL AND state <> '{}';
+        touched := ARRAY(SELECT session_key FROM commonplace.job_groups WHERE team_id = team AND project_id = project
+            AND session_key = ANY (touched) AND lease_until IS NOT NULL);
+    END IF;
     PERFORM commonplace.settle_groups(team, project, touched);
-    -- Of a whole project the audit is gone through at the end.
     RETURN counts || jsonb_build_object('auditRows', CASE WHEN p_erasure.what = 'project' THEN 0
         ELSE commonplace.blank_audit_v1(team, (doomed || p_events || doomed_jobs)::text[], false) END);
 END
@@ -365,8 +373,8 @@ DECLARE
 BEGIN
     held := ARRAY(SELECT id FROM commonplace.sessions WHERE team_id = team AND id = ANY (p_sessions) ORDER BY id FOR UPDATE);
     DELETE FROM commonplace.sessions s WHERE s.team_id = team AND s.id = ANY (held)
-        AND NOT EXISTS (SELECT FROM commonplace.events e WHERE e.team_id = team AND e.session_id = s.id)
-        AND NOT EXISTS (SELECT FROM commonplace.jobs j WHERE j.team_id = team AND j.session_id = s.id);
+        AND (SELECT true FROM commonplace.events e WHERE e.team_id = team AND e.session_id = s.id LIMIT 1) IS NULL
+        AND (SELECT true FROM commonplace.jobs j WHERE j.team_id = team AND j.session_id = s.id LIMIT 1) IS NULL;
     UPDATE commonplace.sessions SET metadata = '{}', prompt_actor = NULL, updated_at = now() WHERE team_id = team AND id = ANY (held);
     RETURN jsonb_build_object('sessions', cardinality(held), 'auditRows', CASE WHEN p_erasure.what = 'project' THEN 0
         ELSE commonplace.blank_audit_v1(team, held::text[], false) END);
@@ -418,7 +426,7 @@ END
 $$;
 
 -- Goes on with an erasure by about p_rows rows, in the time of one short transaction; whoever holds its lease calls this until
--- it is done. Returns {"outcome": going|done|lease_lost, "counts", "seconds": how long it held its rows}.
+-- it is done. Returns {"outcome": going|done|lease_lost, "phase", "counts", "seconds": how long it held its rows}.
 CREATE FUNCTION commonplace.erase_step_v1(p_team_id uuid, p_erasure_id uuid, p_lease_token bigint, p_rows integer, p_lease_seconds integer)
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
@@ -433,7 +441,7 @@ BEGIN
     PERFORM set_config('app.team_id', p_team_id::text, true);
     SELECT * INTO e FROM commonplace.erasures WHERE team_id = p_team_id AND id = p_erasure_id FOR UPDATE;
     IF e.id IS NULL OR e.lease_token <> p_lease_token THEN
-        RETURN jsonb_build_object('outcome', 'lease_lost', 'counts', '{}'::jsonb, 'seconds', 0);
+        RETURN jsonb_build_object('outcome', 'lease_lost', 'phase', NULL, 'counts', '{}'::jsonb, 'seconds', 0);
     END IF;
     WHILE e.phase <> 'done' AND left_rows > 0 LOOP
         IF e.phase = 'audit' THEN
@@ -457,6 +465,8 @@ BEGIN
         e.counts := commonplace.add_counts(e.counts, more);
         e.reached := last;
         IF is_over THEN
+            -- The rows of another phase take another time.
+            left_rows := least(left_rows, 50);
             e.phase := CASE WHEN e.phase = 'memories' THEN 'events' WHEN e.phase = 'events' AND e.what IN ('session', 'project') THEN 'groups'
                 WHEN e.phase = 'groups' THEN 'sessions' WHEN e.phase = 'audit' THEN 'done' ELSE 'audit' END;
             -- Reads that ended while this went on may name what is gone: their rows came after its beginning.
@@ -474,7 +484,7 @@ BEGIN
             CASE e.action WHEN 'observation.deleted' THEN e.resource_id WHEN 'project.memory_purged' THEN e.project_id ELSE e.id END,
             jsonb_build_object('requestId', e.request_id, 'via', e.via, 'what', e.what, 'erasureId', e.id, 'counts', e.counts));
     END IF;
-    RETURN jsonb_build_object('outcome', CASE e.phase WHEN 'done' THEN 'done' ELSE 'going' END, 'counts', e.counts,
+    RETURN jsonb_build_object('outcome', CASE e.phase WHEN 'done' THEN 'done' ELSE 'going' END, 'phase', e.phase, 'counts', e.counts,
         'seconds', extract(epoch FROM clock_timestamp() - statement_timestamp()));
 END
 $$;
@@ -521,7 +531,7 @@ $$;
 -- Returns {"erasureId", "leaseToken", "projectId", "counts": if dry, "memories": [{"id", "title", "kind"}], the 100 newest}, or NULL
 -- for no such memory, session or project. CM100: the session or the project is not the key's.
 CREATE FUNCTION commonplace.begin_erasure_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text, p_asked jsonb)
-RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     e commonplace.erasures;
     value text := p_asked ->> 'value';
@@ -575,9 +585,11 @@ BEGIN
         END IF;
     END IF;
     SELECT coalesce(jsonb_agg(jsonb_build_object('id', id, 'title', title, 'kind', kind) ORDER BY number DESC), '[]') INTO listed FROM (
-        SELECT id, title, kind, number FROM commonplace.memories WHERE team_id = p_team_id AND project_id = e.project_id
-            AND (e.what = 'project' AND (visibility = 'team' OR owner_actor = p_actor) OR id = ANY (chosen.memories))
-        ORDER BY number DESC LIMIT 100) AS newest;
+        (SELECT id, title, kind, number FROM commonplace.memories WHERE team_id = p_team_id AND project_id = e.project_id
+            AND e.what = 'project' AND (visibility = 'team' OR owner_actor = p_actor) ORDER BY number DESC LIMIT 100)
+        UNION ALL
+        (SELECT id, title, kind, number FROM commonplace.memories WHERE team_id = p_team_id AND id = ANY (chosen.memories)
+            ORDER BY number DESC LIMIT 100)) AS newest;
     IF (p_asked ->> 'isDry')::boolean THEN
         e.counts := commonplace.foresee_erasure(e, chosen.memories, chosen.events);
         INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)

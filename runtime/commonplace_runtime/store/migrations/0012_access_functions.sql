@@ -93,6 +93,40 @@ BEGIN
 END
 $$;
 
+-- As budget_verdict, for a worker that brings a limit of tokens from its environment. Nobody lifts the hold when that one is
+-- raised, so it is asked about again after an hour.
+CREATE FUNCTION commonplace.stricter_verdict(p_team_id uuid, p_tokens_per_month bigint, p_spent_tokens bigint, p_spent_cost bigint,
+    p_aside_tokens bigint, p_aside_cost bigint, p_at timestamptz, OUT refusal text, OUT until timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    own commonplace.team_limits;
+    joint commonplace.team_limits;
+BEGIN
+    SELECT * INTO own FROM commonplace.team_limits WHERE team_id = p_team_id;
+    joint := own;
+    joint.tokens_per_month := least(own.tokens_per_month, p_tokens_per_month);
+    SELECT v.refusal, v.until INTO refusal, until
+        FROM commonplace.budget_verdict(joint, p_spent_tokens, p_spent_cost, p_aside_tokens, p_aside_cost, p_at) AS v;
+    IF refusal = 'tokens' AND (p_spent_tokens >= own.tokens_per_month) IS NOT TRUE THEN
+        until := least(until, p_at + interval '1 hour');
+    END IF;
+END
+$$;
+-- p_call of reserve_v1 may say "tokensPerMonth" from here on.
+DO $$
+DECLARE
+    known text := pg_get_functiondef('commonplace.reserve_v1(uuid, uuid, text, bigint, jsonb)'::regprocedure);
+    changed text := regexp_replace(known,
+        'LEFT JOIN commonplace\.team_limits l ON l\.team_id = p_team_id\s+CROSS JOIN LATERAL commonplace\.budget_verdict\(l, ',
+        'CROSS JOIN LATERAL commonplace.stricter_verdict(p_team_id, (p_call ->> ''tokensPerMonth'')::bigint, ');
+BEGIN
+    IF changed = known THEN
+        RAISE EXCEPTION 'reserve_v1 is not what this migration knows';
+    END IF;
+    EXECUTE changed;
+END
+$$;
+
 -- A key as people see it: never a token, never a hash.
 CREATE FUNCTION commonplace.key_json(k commonplace.api_keys) RETURNS jsonb LANGUAGE sql STABLE
 RETURN jsonb_build_object('id', k.id, 'label', k.name, 'scopes', to_jsonb(k.scopes), 'projectId', k.project_id,
@@ -298,6 +332,7 @@ $$;
 
 GRANT EXECUTE ON FUNCTION
     commonplace.authenticate_v2(text, text[], bigint, bigint, bigint, boolean),
+    commonplace.stricter_verdict(uuid, bigint, bigint, bigint, bigint, bigint, timestamptz),
     commonplace.key_json(commonplace.api_keys),
     commonplace.mint_key_v1(uuid, uuid, uuid, text, text, jsonb),
     commonplace.iso_micros(timestamptz),

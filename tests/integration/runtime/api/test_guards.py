@@ -171,3 +171,11 @@ async def test_a_locked_counter_holds_a_request_up_for_a_second_at_most(database
         answer = await client.get("/v1/connect", headers=key.headers)
         assert answer.status_code == 200, "answered while the lock is still held"
     assert failures("rate_limit") == before + 1
+
+
+async def test_usage_tells_the_stricter_limit(database: Database, admin_pool: Pool) -> None:
+    key = await fresh_key(admin_pool, requests_per_minute=50, requests_per_month=1000)
+    given = {"RATE_LIMIT_PER_MIN": "70", "MONTHLY_REQUEST_CAP": "900", "MONTHLY_TOKEN_CAP": "5"}
+    async with api(database, **{f"COMMONPLACE_{name}": value for name, value in given.items()}) as client:
+        told = (await client.get("/v1/usage", headers=key.headers)).json()
+    assert told["limits"]["hard"] == {"requestsPerMinute": 50, "requestsPerMonth": 900, "tokensPerMonth": 5}

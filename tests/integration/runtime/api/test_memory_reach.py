@@ -3,12 +3,14 @@
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx2
 import pytest
 
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store import jobs as queue
 from commonplace_runtime.store.pool import Pool
+from tests.conftest import Database
 from tests.factories import Key, make_event, make_key, make_memory, make_project, make_session, make_team
 from tests.integration.runtime.api.memories import (
     GONE,
@@ -281,3 +283,30 @@ async def test_the_database_itself_holds_the_teams_apart(admin_pool: Pool, runti
     assert await runtime_pool.fetchval(listing, *reach) == {"memories": [], "last": None}
     projects = "SELECT commonplace.list_projects_v1($1, $2, $3, $4, $5, NULL, 10)"
     assert await runtime_pool.fetchval(projects, *reach) == []
+
+
+@pytest.mark.parametrize("project", [None, "default"])
+@pytest.mark.parametrize("is_analyzed", [False, True])
+async def test_a_list_reads_past_nobody_elses_memories(
+    admin_pool: Pool, runtime_pool: Pool, database: Database, project: str | None, is_analyzed: bool
+) -> None:
+    team, other = await make_team(admin_pool), await make_team(admin_pool)
+    fill = (
+        "INSERT INTO commonplace.memories (id, team_id, project_id, owner_actor, visibility, content)"
+        " SELECT gen_random_uuid(), $1::text::uuid, $2::text::uuid, 'a', 'team', n::text FROM generate_series(1, $3) n"
+    )
+    for owner, count in ((team, 1000), (other, 3000)):
+        await admin_pool.execute(fill, owner.id, owner.project_id, count)
+    if is_analyzed:
+        superuser = await asyncpg.connect(database.superuser_url)
+        await superuser.execute("ANALYZE commonplace.memories")
+        await superuser.close()
+    listing = "SELECT commonplace.list_memories_v1($1::text::uuid, NULL, NULL, 'a', 'r', $2, NULL, 10)"
+    async with runtime_pool.acquire() as connection, connection.transaction():
+        page = await connection.fetchval(listing, team.id, {"project": project})
+        rows_read = await connection.fetchval(
+            "SELECT sum(pg_stat_get_xact_tuples_returned(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid ="
+            " c.relnamespace WHERE n.nspname = 'commonplace' AND c.relname LIKE 'memories%'"
+        )
+    assert len(page["memories"]) == 10
+    assert rows_read <= 21, "the page and one more, then each of its memories by its id"

@@ -207,6 +207,32 @@ async def test_what_comes_in_later_stays(admin_pool: Pool, runtime_pool: Pool) -
     assert memory["events"] == [later.event_id]
 
 
+async def test_a_read_that_ended_meanwhile_loses_its_words_too(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await fill(admin_pool, tenant, 30)
+    named = await admin_pool.fetchval("SELECT id::text FROM commonplace.memories ORDER BY number LIMIT 1")
+    erasure = await begin_purge(runtime_pool, tenant)
+    while (await erasures.step(runtime_pool, erasure, rows=10))["phase"] != "audit":
+        pass
+    stays = await put_event(admin_pool, tenant)
+    later = await _memory_of(admin_pool, tenant, stays.event_id)
+    for found in (named, str(later)):
+        await admin_pool.execute(
+            "INSERT INTO commonplace.audit_log (team_id, project_id, action, resource_type, details)"
+            " VALUES ($1, $2, 'observation.read', 'observation', $3)",
+            tenant.team_id,
+            tenant.project_id,
+            {"query": "words", "observationIds": [found]},
+        )
+    while (await erasures.step(runtime_pool, erasure, rows=10))["outcome"] == "going":
+        pass
+    reads = "SELECT details FROM commonplace.audit_log WHERE action = 'observation.read' ORDER BY number"
+    assert [row["details"] for row in await admin_pool.fetch(reads)] == [
+        {"erased": True},
+        {"query": "words", "observationIds": [str(later)]},
+    ]
+
+
 async def test_a_row_in_use_is_given_way_to(admin_pool: Pool, runtime_pool: Pool) -> None:
     tenant = await make_tenant(admin_pool)
     await put_event(admin_pool, tenant)
@@ -336,6 +362,7 @@ _REFERENCES = (
         "UPDATE commonplace.memories SET superseded_by = NULL WHERE team_id = $1 AND superseded_by = $2",
         "memories_superseded",
     ),
+    ("DELETE FROM commonplace.memory_sources WHERE team_id = $1 AND memory_id = $2", "memory_sources_of_memory"),
     ("UPDATE commonplace.memory_sources SET job_id = NULL WHERE team_id = $1 AND job_id = $2", "memory_sources_of_job"),
 )
 
@@ -365,8 +392,6 @@ async def test_every_foreign_key_into_what_is_erased_has_an_index(admin_pool: Po
             'commonplace.memories'::regclass, 'commonplace.sessions'::regclass, 'commonplace.job_groups'::regclass)
         AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.conrelid
             AND (i.indkey::smallint[])[0:cardinality(c.conkey) - 1] @> c.conkey)
-        -- memory_sources: its primary key begins with the memory, which is enough.
-        AND NOT (c.conrelid = 'commonplace.memory_sources'::regclass AND c.confrelid = 'commonplace.memories'::regclass)
         """
     )
     assert [dict(row) for row in missing] == []

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -149,6 +150,35 @@ async def test_what_costs_nothing_needs_no_budget(admin_pool: Pool, runtime_pool
     await drain(runtime_pool, Free())
 
     assert await statuses(admin_pool, [put]) == ["completed"]
+
+
+@pytest.mark.parametrize(("own", "ours", "is_held"), [(None, 1000, True), (5000, 1000, True), (None, 1001, False)])
+async def test_a_workers_own_limit_of_tokens_holds_beside_the_teams(
+    admin_pool: Pool, runtime_pool: Pool, own: int | None, ours: int, is_held: bool
+) -> None:
+    tenant = await make_tenant(admin_pool)
+    if own is not None:
+        await limit(admin_pool, tenant, tokens_per_month=own)
+    await spend(admin_pool, tenant, tokens=1000)
+    await put_event(admin_pool, tenant)
+
+    kinds = await drain(runtime_pool, ScriptedGenerator(), replace(terms(), tokens_per_month=ours))
+
+    assert (kinds, await held(admin_pool, tenant)) == ((["held"], "tokens") if is_held else (["completed"], None))
+    hours = await admin_pool.fetchval("SELECT max(held_until - now()) <= interval '1 hour' FROM commonplace.team_holds")
+    assert hours is (True if is_held else None), "nobody lifts it when the worker's limit is raised"
+
+
+async def test_a_workers_looser_limit_changes_nothing_of_the_teams(admin_pool: Pool, runtime_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await limit(admin_pool, tenant, tokens_per_month=10)
+    await spend(admin_pool, tenant, tokens=1000)
+    await put_event(admin_pool, tenant)
+
+    assert await drain(runtime_pool, ScriptedGenerator(), replace(terms(), tokens_per_month=5000)) == ["held"]
+
+    month = "(date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC'"
+    assert await admin_pool.fetchval(f"SELECT held_until = {month} FROM commonplace.team_holds")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from commonplace_runtime.entrypoints.http.security import gate_of
 from docs import generate
 
 Json = dict[str, Any]
-OPEN = {"getInfo", "getLiveness", "getHealth", "getReadiness", "getOpenapi"}
+OPEN = {"getInfo", "getLiveness", "getHealth", "getReadiness", "getVersion", "getInstructions", "getOpenapi"}
 """Operations without a key: each on purpose."""
 
 

@@ -1,0 +1,1 @@
+"""`make clients`: clients that other people ship, unmodified, against a running Commonplace."""

@@ -1,0 +1,66 @@
+"""Two teams never see anything of each other, whatever they ask in whatever order."""
+
+import asyncio
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from commonplace_runtime.store.pool import Pool
+from tests.contract import two_teams
+from tests.contract.support import Api
+from tests.contract.two_teams import EXPECTED, IS_USUAL, STEPS, TEAMS, WALKS, Holder, Stage, TwoTeams
+from tests.factories import make_key, make_project, make_team
+
+READ = ("memories:read", "jobs:read")
+
+
+async def make_stage(url: str, pool: Pool) -> Stage:
+    holders: dict[tuple[Any, str], Holder] = {}
+    ids: dict[Any, dict[str, list[str]]] = {}
+    secrets: dict[Any, list[str]] = {}
+    for name in TEAMS:
+        team = await make_team(pool)
+        sibling = await make_project(pool, team.id, "sibling")
+        ids[name] = {"team": [team.id], "project": [team.project_id, sibling], "key": []}
+        secrets[name] = [team.slug]
+        for holder, actor, project, scopes in (
+            ("ann", "human:ann", None, ("memories:read", "memories:write")),
+            ("bob", "human:bob", None, ("memories:read", "memories:write")),
+            ("bound", "human:ann", team.project_id, ("memories:read", "memories:write")),
+            ("sibling", "human:bob", sibling, ("memories:read", "memories:write")),
+            ("reader", "human:bob", None, READ),
+            ("bound_reader", "human:ann", team.project_id, READ),
+            ("admin", "human:ops", None, ("*",)),
+        ):
+            key = await make_key(pool, team.id, project_id=project, scopes=scopes, actor=actor)
+            holders[name, holder] = Holder(team=name, actor=actor, token=key.token)
+            ids[name]["key"].append(key.id)
+    return Stage(url=url, holders=holders, ids=ids, secrets=secrets)
+
+
+async def test_two_teams_never_see_anything_of_each_other(api: Api) -> None:
+    """The same walks each time; TWO_TEAMS_WALKS and TWO_TEAMS_STEPS ask for other ones, and for more."""
+    loop = asyncio.get_running_loop()
+
+    class Walk(TwoTeams):
+        @staticmethod
+        def stage() -> Stage:
+            return asyncio.run_coroutine_threadsafe(make_stage(api.url, api.pool), loop).result(30)
+
+    two_teams.reached.clear()
+    await asyncio.to_thread(
+        run_state_machine_as_test,
+        Walk,
+        settings=settings(
+            max_examples=WALKS,
+            stateful_step_count=STEPS,
+            phases=[Phase.generate],
+            derandomize=IS_USUAL,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    missed = sorted(EXPECTED - set(two_teams.reached))
+    assert not missed, f"the walk did not get to {', '.join(missed)}"
