@@ -123,13 +123,20 @@ RETURN p_resource_type NOT IN ('api_key', 'team', 'team_member', 'project', 'quo
 
 -- Whether an audit row of a team is about a job, or names a memory, that is not there any more.
 CREATE FUNCTION commonplace.names_gone(p_team_id uuid, p_type text, p_resource_id text, p_details jsonb) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-RETURN CASE WHEN p_type = 'observation_generation_job' AND p_resource_id IS NOT NULL THEN NOT EXISTS (
-        SELECT FROM commonplace.jobs WHERE team_id = p_team_id AND id = commonplace.uuid_or_null(p_resource_id))
-    WHEN jsonb_typeof(p_details -> 'observationIds') = 'array' THEN EXISTS (
-        SELECT FROM jsonb_array_elements_text(p_details -> 'observationIds') AS named (id) WHERE NOT EXISTS (
-            SELECT FROM commonplace.memories WHERE team_id = p_team_id AND id = commonplace.uuid_or_null(named.id)))
-    ELSE false END;
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    named uuid[];
+BEGIN
+    IF p_type = 'observation_generation_job' AND p_resource_id IS NOT NULL THEN
+        RETURN NOT EXISTS (SELECT FROM commonplace.jobs WHERE team_id = p_team_id AND id = commonplace.uuid_or_null(p_resource_id));
+    ELSIF jsonb_typeof(p_details -> 'observationIds') = 'array' THEN
+        named := ARRAY(SELECT DISTINCT id::uuid FROM jsonb_array_elements_text(p_details -> 'observationIds') AS id
+            WHERE pg_input_is_valid(id, 'uuid'));
+        RETURN cardinality(named) > (SELECT count(*) FROM commonplace.memories WHERE team_id = p_team_id AND id = ANY (named));
+    END IF;
+    RETURN false;
+END
+$$;
 
 -- Goes through up to p_rows audit rows of the project after a moment and a number at that moment. Of those about memory it takes the
 -- content: up to p_last of all, later of those that name what is gone. Returns {"reached": moment|number, "read", "blanked"}.
@@ -447,13 +454,13 @@ BEGIN
     END IF;
     WHILE e.phase <> 'done' AND left_rows > 0 LOOP
         IF e.phase = 'audit' THEN
-            -- Read far more than changed.
+            -- What is only read takes little.
             swept := commonplace.sweep_audit_v1(p_team_id, e.project_id, e.reached,
-                CASE WHEN e.what = 'project' THEN e.created_at ELSE '-infinity' END, left_rows * 20);
+                CASE WHEN e.what = 'project' THEN e.created_at ELSE '-infinity' END, left_rows * 4);
             more := jsonb_build_object('auditRows', swept -> 'blanked');
             last := swept ->> 'reached';
-            is_over := (swept ->> 'read')::integer < left_rows * 20;
-            left_rows := left_rows - (swept ->> 'read')::integer / 20 - (swept ->> 'blanked')::integer;
+            is_over := (swept ->> 'read')::integer < left_rows * 4;
+            left_rows := left_rows - (swept ->> 'read')::integer / 4 - 1;
         ELSE
             SELECT n.ids, n.last INTO ids, last FROM commonplace.next_erased(e, left_rows) AS n;
             is_over := cardinality(ids) < left_rows;
@@ -471,9 +478,9 @@ BEGIN
             left_rows := least(left_rows, 50);
             e.phase := CASE WHEN e.phase = 'memories' THEN 'events' WHEN e.phase = 'events' AND e.what IN ('session', 'project') THEN 'groups'
                 WHEN e.phase = 'groups' THEN 'sessions' WHEN e.phase = 'audit' THEN 'done' ELSE 'audit' END;
-            -- Reads that ended while this went on may name what is gone: no read takes a minute.
+            -- Reads that ended while this went on may name what is gone. Their row is the last that they write.
             e.reached := CASE WHEN e.phase = 'audit' THEN
-                CASE WHEN e.what = 'project' THEN '-infinity|0' ELSE e.created_at - interval '1 minute' || '|0' END END;
+                CASE WHEN e.what = 'project' THEN '-infinity|0' ELSE e.created_at - interval '0.1 s' || '|0' END END;
         END IF;
     END LOOP;
     UPDATE commonplace.erasures SET phase = e.phase, reached = e.reached, counts = e.counts, updated_at = clock_timestamp(),
