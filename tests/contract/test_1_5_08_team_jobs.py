@@ -22,15 +22,13 @@ async def test_1_5_8_a_team_key_sees_all_jobs(api: Api, world: World, other: Wor
     assert all(has_shape(job, JOB_LISTED) for job in answer["jobs"])
 
 
-async def test_1_5_8_newest_first(api: Api, world: World) -> None:
-    await api.post(
-        "/v1/events/batch",
-        world.bound,
-        [make_event(projectId=world.project_id, payload={"n": n}) for n in range(3)],
-        201,
-    )
-    await make_jobs(api, world)
-    listed = (await api.get(f"/v1/teams/{world.team_id}/jobs", world.key))["jobs"]
+async def test_1_5_8_newest_first_within_a_batch_too(api: Api, world: World) -> None:
+    """Section 11, traps: times are ambiguous inside a batch."""
+    batch = [make_event(projectId=world.project_id, payload={"n": n}) for n in range(50)]
+    answer = await api.post("/v1/events/batch", world.bound, batch, 201)
+    made = [item["generationJob"]["id"] for item in answer["events"]] + await make_jobs(api, world)
+    listed = (await api.get(f"/v1/teams/{world.team_id}/jobs?limit=200", world.key))["jobs"]
+    assert [job["id"] for job in listed] == made[::-1]
     times = [job["createdAtEpoch"] for job in listed]
     assert times == sorted(times, reverse=True)
 

@@ -61,7 +61,7 @@ class Spending(Enum):
     NOTHING = "nothing"
     """Reading, erasing, and capture."""
     TOKENS = "tokens"
-    """Asks a model on the caller's behalf."""
+    """Asks a model on the caller's behalf, or writes what is no capture: over the cap the peer's clients expect 402."""
     EXEMPT = "exempt"
     """Looks at what was used: possible above all when nothing else is any more."""
 

@@ -220,8 +220,8 @@ async def _login(settings: Settings, pool: Pool | None) -> str:
         raise _Wrong(f"{contract.ENV_DATABASE_URL} is not set", "run this with the environment of the api", "warn")
     pool = _needs_pool(pool)
     url = settings.database_url.get_secret_value()
-    named = {"variable": contract.ENV_DATABASE_URL, "secret_key": "uri"}
-    login = Login(url=url, group=contract.ROLE_RUNTIME, **named)
+    where = {"variable": contract.ENV_DATABASE_URL, "secret_key": "uri"}
+    login = Login(url=url, group=contract.ROLE_RUNTIME, **where)
     await check_login(login, schema=await schema_version(pool), connect_timeout=_PATIENCE)
     return f"{login.name or 'it'} reaches the same database, serves and does no more"
 

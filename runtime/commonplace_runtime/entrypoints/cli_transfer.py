@@ -106,7 +106,7 @@ def import_(
             print(f"line {fault['line']}: {printable(fault['message'])}", file=sys.stderr)
         if told["failed"] > len(errors):
             print(f"… and {told['failed'] - len(errors)} more", file=sys.stderr)
-        if not told["complete"]:
+        if not told["complete"] and not told["interrupted"]:
             print("the file has no end: it was cut, or more of it is elsewhere", file=sys.stderr)
     counts = {name: told[name] for name in ("imported", "updated", "unchanged", "skipped", "failed")}
     _print_counts(counts, json_, told, "what")

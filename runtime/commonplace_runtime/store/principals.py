@@ -59,6 +59,6 @@ async def authenticate(
             tokens=month["tokens"],
             token_cap=month["tokenCap"],
         ),
-        guard_failures=tuple(row["guardFailures"] or ()),
+        guard_failures=tuple(row["guardFailures"]),
     )
     return principal, usage

@@ -101,5 +101,6 @@ OPERATIONS: Final = (
         tag="Projects",
         answer=ProjectAnswer,
         fails=(404,),
+        path_examples={"project_id": "default"},
     ),
 )

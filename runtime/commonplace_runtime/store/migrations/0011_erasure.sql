@@ -18,7 +18,6 @@ CREATE TABLE commonplace.erasures (
     reached     text,
     last_event  bigint NOT NULL,
     last_memory bigint NOT NULL,
-    last_audit  bigint NOT NULL,
     counts      jsonb NOT NULL DEFAULT '{}',
     lease_token bigint NOT NULL DEFAULT 1,
     lease_until timestamptz,
@@ -31,7 +30,7 @@ CREATE TABLE commonplace.erasures (
 COMMENT ON COLUMN commonplace.erasures.resource_id IS 'The memory or session that was named.';
 COMMENT ON COLUMN commonplace.erasures.selection IS 'What is still needed to know what goes: {"file"}. Empty once it is done.';
 COMMENT ON COLUMN commonplace.erasures.reached IS 'How far the phase has come, in its own order; NULL: its beginning.';
-COMMENT ON COLUMN commonplace.erasures.last_event IS 'Events, memories and audit rows with greater numbers came later and stay.';
+COMMENT ON COLUMN commonplace.erasures.last_event IS 'Events, and memories, with greater numbers came later and stay.';
 COMMENT ON COLUMN commonplace.erasures.lease_token IS 'Grows with each process that takes the erasure over; only the newest goes on.';
 CREATE INDEX erasures_open ON commonplace.erasures (lease_until) WHERE phase <> 'done';
 
@@ -120,7 +119,7 @@ $$;
 
 -- Whether an audit row tells of what was captured; the others tell of keys, teams, projects and erasures, and stay.
 CREATE FUNCTION commonplace.is_about_memory(p_resource_type text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN p_resource_type NOT IN ('api_key', 'team', 'team_member', 'project', 'quota', 'erasure');
+RETURN p_resource_type NOT IN ('api_key', 'team', 'team_member', 'project', 'quota', 'audit_log', 'erasure');
 
 -- Whether an audit row of a team is about a job, or names a memory, that is not there any more.
 CREATE FUNCTION commonplace.names_gone(p_team_id uuid, p_type text, p_resource_id text, p_details jsonb) RETURNS boolean
@@ -132,23 +131,26 @@ RETURN CASE WHEN p_type = 'observation_generation_job' AND p_resource_id IS NOT 
             SELECT FROM commonplace.memories WHERE team_id = p_team_id AND id = commonplace.uuid_or_null(named.id)))
     ELSE false END;
 
--- Goes through up to p_rows audit rows of the team after p_after. Of the project's rows about memory it takes the content: up to
--- p_last of all, later of those that name what is gone. Returns {"reached", "read", "blanked"}.
-CREATE FUNCTION commonplace.sweep_audit_v1(p_team_id uuid, p_project_id uuid, p_after bigint, p_last bigint, p_rows integer)
+-- Goes through up to p_rows audit rows of the project after a moment and a number at that moment. Of those about memory it takes the
+-- content: up to p_last of all, later of those that name what is gone. Returns {"reached": moment|number, "read", "blanked"}.
+CREATE FUNCTION commonplace.sweep_audit_v1(p_team_id uuid, p_project_id uuid, p_after text, p_last timestamptz, p_rows integer)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    after_at timestamptz := split_part(p_after, '|', 1)::timestamptz;
+    after_number bigint := split_part(p_after, '|', 2)::bigint;
     numbers bigint[];
-    reached bigint;
+    reached text;
     read integer;
 BEGIN
     IF p_team_id::text IS DISTINCT FROM current_setting('app.team_id', true) THEN
         RETURN jsonb_build_object('reached', p_after, 'read', 0, 'blanked', 0);
     END IF;
-    SELECT max(number), count(*), coalesce(array_agg(number) FILTER (WHERE project_id = p_project_id
-            AND commonplace.is_about_memory(resource_type) AND NOT details @> '{"erased": true}'
-            AND (number <= p_last OR commonplace.names_gone(p_team_id, resource_type, resource_id, details))), '{}')
+    SELECT (array_agg(created_at || '|' || number ORDER BY created_at DESC, number DESC))[1], count(*),
+        coalesce(array_agg(number) FILTER (WHERE commonplace.is_about_memory(resource_type) AND NOT details @> '{"erased": true}'
+            AND (created_at <= p_last OR commonplace.names_gone(p_team_id, resource_type, resource_id, details))), '{}')
     INTO reached, read, numbers FROM (
-        SELECT * FROM commonplace.audit_log WHERE team_id = p_team_id AND number > p_after ORDER BY number LIMIT p_rows) AS next;
+        SELECT * FROM commonplace.audit_log WHERE team_id = p_team_id AND project_id = p_project_id
+            AND (created_at, number) > (after_at, after_number) ORDER BY created_at, number LIMIT p_rows) AS next;
     UPDATE commonplace.audit_log SET details = commonplace.audit_remains(details) WHERE team_id = p_team_id AND number = ANY (numbers);
     RETURN jsonb_build_object('reached', coalesce(reached, p_after), 'read', read, 'blanked', cardinality(numbers));
 END
@@ -446,8 +448,8 @@ BEGIN
     WHILE e.phase <> 'done' AND left_rows > 0 LOOP
         IF e.phase = 'audit' THEN
             -- Read far more than changed.
-            swept := commonplace.sweep_audit_v1(p_team_id, e.project_id, e.reached::bigint,
-                CASE WHEN e.what = 'project' THEN e.last_audit ELSE 0 END, left_rows * 20);
+            swept := commonplace.sweep_audit_v1(p_team_id, e.project_id, e.reached,
+                CASE WHEN e.what = 'project' THEN e.created_at ELSE '-infinity' END, left_rows * 20);
             more := jsonb_build_object('auditRows', swept -> 'blanked');
             last := swept ->> 'reached';
             is_over := (swept ->> 'read')::integer < left_rows * 20;
@@ -469,8 +471,9 @@ BEGIN
             left_rows := least(left_rows, 50);
             e.phase := CASE WHEN e.phase = 'memories' THEN 'events' WHEN e.phase = 'events' AND e.what IN ('session', 'project') THEN 'groups'
                 WHEN e.phase = 'groups' THEN 'sessions' WHEN e.phase = 'audit' THEN 'done' ELSE 'audit' END;
-            -- Reads that ended while this went on may name what is gone: their rows came after its beginning.
-            e.reached := CASE WHEN e.phase = 'audit' THEN CASE WHEN e.what = 'project' THEN '0' ELSE e.last_audit::text END END;
+            -- Reads that ended while this went on may name what is gone: no read takes a minute.
+            e.reached := CASE WHEN e.phase = 'audit' THEN
+                CASE WHEN e.what = 'project' THEN '-infinity|0' ELSE e.created_at - interval '1 minute' || '|0' END END;
         END IF;
     END LOOP;
     UPDATE commonplace.erasures SET phase = e.phase, reached = e.reached, counts = e.counts, updated_at = clock_timestamp(),
@@ -573,8 +576,6 @@ BEGIN
             ELSE jsonb_build_object('contentSessionId', value, 'sessions', (SELECT coalesce(jsonb_agg(id), '[]') FROM commonplace.sessions
                 WHERE team_id = p_team_id AND project_id = e.project_id AND content_session_id = value)) END
         ELSE '{}' END;
-    -- Before the rest is looked at, so that it is the lesser.
-    SELECT coalesce(max(number), 0) INTO e.last_audit FROM commonplace.audit_log WHERE team_id = p_team_id;
     SELECT coalesce(max(number), 0) INTO e.last_event FROM commonplace.events WHERE team_id = p_team_id AND project_id = e.project_id;
     SELECT coalesce(max(number), 0) INTO e.last_memory FROM commonplace.memories WHERE team_id = p_team_id AND project_id = e.project_id;
     SELECT '{}'::uuid[] AS memories, '{}'::uuid[] AS events INTO chosen;
@@ -598,9 +599,9 @@ BEGIN
         RETURN jsonb_build_object('erasureId', NULL, 'leaseToken', NULL, 'projectId', e.project_id, 'counts', e.counts, 'memories', listed);
     END IF;
     INSERT INTO commonplace.erasures (id, team_id, project_id, key_id, actor, request_id, via, action, what, resource_id, selection,
-        last_event, last_memory, last_audit, lease_until)
+        last_event, last_memory, lease_until)
     VALUES (e.id, p_team_id, e.project_id, p_key_id, p_actor, p_request_id, p_asked ->> 'via', p_asked ->> 'action', e.what, e.resource_id,
-        CASE e.what WHEN 'file' THEN e.selection ELSE '{}' END, e.last_event, e.last_memory, e.last_audit,
+        CASE e.what WHEN 'file' THEN e.selection ELSE '{}' END, e.last_event, e.last_memory,
         now() + make_interval(secs => (p_asked ->> 'leaseSeconds')::integer));
     INSERT INTO commonplace.erasure_items (team_id, erasure_id, kind, id)
     SELECT p_team_id, e.id, 'memory', unnest(chosen.memories)
@@ -622,7 +623,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     commonplace.blank_audit_v1(uuid, text[], boolean),
     commonplace.is_about_memory(text),
-    commonplace.sweep_audit_v1(uuid, uuid, bigint, bigint, integer),
+    commonplace.sweep_audit_v1(uuid, uuid, text, timestamptz, integer),
     commonplace.is_file(text, text),
     commonplace.tells_of_file(jsonb, text),
     commonplace.summaries_of(uuid, text, uuid[], uuid[]),

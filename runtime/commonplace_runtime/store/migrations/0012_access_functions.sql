@@ -7,7 +7,7 @@ COMMENT ON COLUMN commonplace.api_keys.minted_by IS 'The key that asked for this
 -- p_scopes: of which the key must have one; a request of any other is neither counted nor admitted.
 -- A guard whose store fails, or is locked for more than a second, lets the request pass and is named in
 -- "guardFailures": ["rate_limit|monthly_caps|metering SQLSTATE", …]. Without any limit nothing is written and nothing is guarded.
--- "month" is there where a monthly cap is. A plpgsql block with EXCEPTION is a subtransaction: two at most.
+-- "month" is there where a monthly cap is.
 CREATE FUNCTION commonplace.authenticate_v2(p_token_hash text, p_scopes text[], p_requests_per_minute bigint,
     p_requests_per_month bigint, p_tokens_per_month bigint, p_metered boolean)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -16,7 +16,8 @@ DECLARE
     is_metered boolean;
     is_capped boolean;
     guard text;
-    failures text[];
+    failed text[] := '{}';
+    failures text[] := '{}';
     minute_start timestamptz := date_trunc('minute', now());
     this_month date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
     in_minute bigint;
@@ -45,42 +46,48 @@ BEGIN
     is_metered := known.metered OR p_metered OR is_capped;
     IF is_metered OR known.requests_per_minute IS NOT NULL THEN
         PERFORM set_config('lock_timeout', '1s', true);
-    END IF;
-    IF known.requests_per_minute IS NOT NULL THEN
-        BEGIN
-            INSERT INTO commonplace.rate_counters AS c (team_id, key_id, window_start, requests)
-            VALUES (known.team_id, known.id, minute_start, 1)
-            ON CONFLICT (key_id, window_start) DO UPDATE SET requests = c.requests + 1
-            RETURNING requests INTO in_minute;
+        -- One subtransaction for all guards, since each costs as much as its guard. The one that fails undoes what those before
+        -- it counted, and it is all done again without it.
+        LOOP
+            BEGIN
+                guard := 'rate_limit';
+                IF known.requests_per_minute IS NOT NULL AND guard <> ALL (failed) THEN
+                    INSERT INTO commonplace.rate_counters AS c (team_id, key_id, window_start, requests)
+                    VALUES (known.team_id, known.id, minute_start, 1)
+                    ON CONFLICT (key_id, window_start) DO UPDATE SET requests = c.requests + 1
+                    RETURNING requests INTO in_minute;
+                END IF;
+                guard := 'monthly_caps';
+                IF is_capped AND guard <> ALL (failed) THEN
+                    SELECT coalesce(sum(quantity) FILTER (WHERE kind = 'request'), 0),
+                        coalesce(sum(quantity) FILTER (WHERE kind = 'tokens'), 0) INTO used_requests, used_tokens
+                    FROM commonplace.usage_counters
+                    WHERE team_id = known.team_id AND usage_counters.month = this_month AND kind IN ('request', 'tokens');
+                END IF;
+                guard := 'metering';
+                IF is_metered AND NOT failed && ARRAY['monthly_caps', 'metering']
+                    AND (in_minute IS NULL OR in_minute <= known.requests_per_minute)
+                    AND (known.requests_per_month IS NULL OR used_requests < known.requests_per_month) THEN
+                    INSERT INTO commonplace.usage_counters AS u (team_id, project_id, key_id, month, kind, quantity)
+                    VALUES (known.team_id, known.project_id, known.id, this_month, 'request', 1)
+                    ON CONFLICT (team_id, month, kind, project_id, key_id, model, shard)
+                        DO UPDATE SET quantity = u.quantity + 1, updated_at = now();
+                END IF;
+                EXIT;
+            EXCEPTION WHEN OTHERS THEN
+                failed := failed || guard;
+                failures := failures || (guard || ' ' || SQLSTATE);
+            END;
+        END LOOP;
+        IF in_minute IS NOT NULL THEN
             minute_use := jsonb_build_object('limit', known.requests_per_minute, 'requests', in_minute,
                 'resetEpoch', extract(epoch FROM minute_start)::bigint + 60,
                 'secondsLeft', greatest(1, ceil(extract(epoch FROM minute_start + interval '1 minute' - clock_timestamp()))::bigint));
-        EXCEPTION WHEN OTHERS THEN
-            failures := failures || ('rate_limit ' || SQLSTATE);
-        END;
-    END IF;
-    IF is_metered THEN
-        guard := 'monthly_caps';
-        BEGIN
-            IF is_capped THEN
-                SELECT coalesce(sum(quantity) FILTER (WHERE kind = 'request'), 0),
-                    coalesce(sum(quantity) FILTER (WHERE kind = 'tokens'), 0) INTO used_requests, used_tokens
-                FROM commonplace.usage_counters
-                WHERE team_id = known.team_id AND usage_counters.month = this_month AND kind IN ('request', 'tokens');
-                month_use := jsonb_build_object('requests', used_requests, 'requestCap', known.requests_per_month,
-                    'tokens', used_tokens, 'tokenCap', known.tokens_per_month);
-            END IF;
-            guard := 'metering';
-            IF (in_minute IS NULL OR in_minute <= known.requests_per_minute)
-                AND (known.requests_per_month IS NULL OR used_requests < known.requests_per_month) THEN
-                INSERT INTO commonplace.usage_counters AS u (team_id, project_id, key_id, month, kind, quantity)
-                VALUES (known.team_id, known.project_id, known.id, this_month, 'request', 1)
-                ON CONFLICT (team_id, month, kind, project_id, key_id, model, shard)
-                    DO UPDATE SET quantity = u.quantity + 1, updated_at = now();
-            END IF;
-        EXCEPTION WHEN OTHERS THEN
-            failures := failures || (guard || ' ' || SQLSTATE);
-        END;
+        END IF;
+        IF used_requests IS NOT NULL THEN
+            month_use := jsonb_build_object('requests', used_requests, 'requestCap', known.requests_per_month,
+                'tokens', used_tokens, 'tokenCap', known.tokens_per_month);
+        END IF;
     END IF;
     IF known.last_used_at IS NULL OR known.last_used_at < now() - interval '1 minute' THEN
         -- SKIP LOCKED: a request never waits for the operator's lock on the key, nor for its twin.

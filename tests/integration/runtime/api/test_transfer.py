@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import httpx2
 import pytest
 
+from commonplace_runtime.entrypoints.http import streams
 from commonplace_runtime.entrypoints.http.protocol import BoundedHttp
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.services import export as export_service
@@ -493,6 +494,26 @@ async def test_a_client_that_leaves_is_audited_and_holds_nothing(
     rows = await admin_pool.fetch("SELECT team_id::text, key_id::text, actor, request_id FROM commonplace.audit_log")
     assert {(row["team_id"], row["key_id"], row["actor"]) for row in rows} == {(team.id, key.id, "agent:tester")}
     assert len({row["request_id"] for row in rows}) == 1
+
+
+async def test_a_client_that_does_not_read_is_cut_off(
+    base_url: str, admin_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_service, "PAGE_ROWS", 20)
+    monkeypatch.setattr(streams, "STALL_SECONDS", 0.3)
+    team = await make_team(admin_pool)
+    key = await make_key(admin_pool, team.id)
+    for n in range(200):
+        await make_memory(admin_pool, team, f"{n} " + "x" * 100_000)
+    host, port = base_url.removeprefix("http://").split(":")
+    _reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    writer.write(f"GET /v1/export HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key.token}\r\n\r\n".encode())
+    ended = "SELECT details FROM commonplace.audit_log WHERE details ->> 'stage' = 'ended'"
+    async with asyncio.timeout(20):
+        while (details := await admin_pool.fetchval(ended)) is None:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
+    assert details["complete"] is False
+    writer.close()
 
 
 async def test_two_imports_of_one_file_at_once_store_it_once(http: httpx2.AsyncClient, admin_pool: Pool) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import stat
 import sys
@@ -25,6 +24,10 @@ def records(text: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["type"] in ("memory", "event", "session")]
 
 
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 async def fill(pool: Pool, team: Team) -> None:
     later = await make_memory(pool, team, "later")
     await make_memory(pool, team, "earlier", superseded_by=later)
@@ -41,7 +44,7 @@ async def test_a_team_moves_with_its_projects_and_private_memories(
     told = answer(database, "export", "--team", team.slug, "--to", str(file))
     assert (told["to"], told["counts"]) == (str(file), {"memory": 4})
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert [name for _, _, names in os.walk(tmp_path) for name in names] == [file.name]
+    assert names_in(tmp_path) == ["team.ndjson"]
     await admin_pool.execute("DELETE FROM commonplace.teams WHERE id = $1", UUID(team.id))
     await make_team(admin_pool, "new")
 

@@ -1,6 +1,7 @@
 """Erasure in short transactions: bounded, taken over when its process dies, and fenced against workers."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -212,7 +213,7 @@ async def test_a_read_that_ended_meanwhile_loses_its_words_too(admin_pool: Pool,
     await fill(admin_pool, tenant, 30)
     named = await admin_pool.fetchval("SELECT id::text FROM commonplace.memories ORDER BY number LIMIT 1")
     erasure = await begin_purge(runtime_pool, tenant)
-    while (await erasures.step(runtime_pool, erasure, rows=10))["phase"] != "audit":
+    while (await erasures.step(runtime_pool, erasure, rows=10))["phase"] != "events":
         pass
     stays = await put_event(admin_pool, tenant)
     later = await _memory_of(admin_pool, tenant, stays.event_id)
@@ -409,8 +410,26 @@ async def test_audit_rows_are_found_by_index_not_read_through(admin_pool: Pool) 
         plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN SELECT {statement}"))
     assert "audit_log_of_resource" in plan
     assert "audit_log_observations" in plan
-    assert "audit_log_of_team" not in plan
+    assert "audit_log_by_time" not in plan
     assert "Seq Scan" not in plan
+
+
+async def test_the_sweep_of_the_audit_reads_its_project_alone(admin_pool: Pool) -> None:
+    tenant = await make_tenant(admin_pool)
+    await fill(admin_pool, tenant, 3000)
+    async with admin_pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL ROLE commonplace_owner")
+        rows = await connection.fetch(
+            "EXPLAIN SELECT * FROM commonplace.audit_log WHERE team_id = $1 AND project_id = $2"
+            " AND (created_at, number) > ($3, $4) ORDER BY created_at, number LIMIT 100",
+            tenant.team_id,
+            tenant.project_id,
+            datetime.now(UTC),
+            1,
+        )
+    plan = "\n".join(row[0] for row in rows)
+    assert "using audit_log_of_project" in plan
+    assert "Sort" not in plan
 
 
 async def test_audit_loses_content_only_to_an_erasure_of_its_own_team(admin_pool: Pool, runtime_pool: Pool) -> None:
@@ -418,7 +437,7 @@ async def test_audit_loses_content_only_to_an_erasure_of_its_own_team(admin_pool
     await fill(admin_pool, tenant, 1)
     [row] = await admin_pool.fetch("SELECT resource_id, details FROM commonplace.audit_log")
     blank = "SELECT commonplace.blank_audit_v1($1, $2, false)"
-    sweep = "SELECT commonplace.sweep_audit_v1($1, $2, 0, 1000000, 100)"
+    sweep = "SELECT commonplace.sweep_audit_v1($1, $2, '-infinity|0', 'infinity', 100)"
     async with runtime_pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT set_config('app.team_id', $1, true)", str(uuid4()))
         assert await connection.fetchval(blank, tenant.team_id, [row["resource_id"]]) == 0

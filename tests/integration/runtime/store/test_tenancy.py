@@ -109,8 +109,8 @@ async def fill_every_table(admin_pool: Pool) -> str:
     )
     await admin_pool.execute(
         "WITH begun AS (INSERT INTO commonplace.erasures (id, team_id, project_id, actor, via, action, what,"
-        " last_event, last_memory, last_audit, lease_until) VALUES (gen_random_uuid(), $1::text::uuid,"
-        " $2::text::uuid, 'a', 'api', 'memory.forgotten', 'query', 0, 0, 0, now()) RETURNING team_id, id)"
+        " last_event, last_memory, lease_until) VALUES (gen_random_uuid(), $1::text::uuid,"
+        " $2::text::uuid, 'a', 'api', 'memory.forgotten', 'query', 0, 0, now()) RETURNING team_id, id)"
         " INSERT INTO commonplace.erasure_items SELECT team_id, id, 'memory', gen_random_uuid() FROM begun",
         team.id,
         team.project_id,

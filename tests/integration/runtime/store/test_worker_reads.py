@@ -30,7 +30,7 @@ CALLS = {
     "context_inject_v1": "SELECT commonplace.context_inject_v1($1, NULL, $2, 'a', 'r', ARRAY['repo-7'], 'claude', 50)",
     "context_inject_v1 of a project": "SELECT commonplace.context_inject_v1($1, NULL, $2, 'a', 'r', ARRAY['default'],"
     " NULL, 50)",
-    "timeline_v1": "SELECT commonplace.timeline_v1($1, NULL, $2, 'a', 'r', 'repo-7', '5007', NULL, NULL, 10, 10)",
+    "timeline_v1": "SELECT commonplace.timeline_v1($1, NULL, $2, 'a', 'r', 'repo-7', '15007', NULL, NULL, 10, 10)",
 }
 
 

@@ -4,11 +4,11 @@ from commonplace_runtime import contract
 from commonplace_runtime.domain.scopes import Access, is_grantable
 
 OPENS = {
-    "memories:read": {"READ", "JOBS", "AUDIT"},
-    "memories:write": {"EVENTS", "SESSIONS", "WRITE"},
+    "memories:read": {"READ", "JOBS", "AUDIT", "TOOLS"},
+    "memories:write": {"EVENTS", "SESSIONS", "WRITE", "TOOLS"},
     "events:write": {"EVENTS"},
     "sessions:write": {"SESSIONS"},
-    "observations:read": {"READ"},
+    "observations:read": {"READ", "TOOLS"},
     "jobs:read": {"JOBS"},
     "audit:read": {"AUDIT", "AUDIT_CONTENT"},
     "memories:admin": {"PAYLOADS", "AUDIT", "AUDIT_CONTENT"},
