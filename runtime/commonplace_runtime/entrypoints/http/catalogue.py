@@ -119,7 +119,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     _fault(
         HttpFault(415, "UnsupportedMediaTypeError", 'unsupported content encoding "br"'),
-        "The body's `Content-Encoding` is none of `gzip`, `deflate` and `identity`, or an import is no NDJSON.",
+        "The body's `Content-Encoding` is not `gzip`, `deflate` or `identity`, or an import is not sent as NDJSON.",
         "Send it packed with gzip or not at all packed, and an import as `application/x-ndjson`.",
     ),
     _fault(
