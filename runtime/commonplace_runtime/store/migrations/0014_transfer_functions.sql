@@ -22,7 +22,6 @@ BEGIN
 END
 $$;
 GRANT SELECT, INSERT, UPDATE, DELETE ON commonplace.awaited_links TO commonplace_runtime;
-GRANT INSERT ON commonplace.projects TO commonplace_runtime;
 
 -- One row about a whole export. Of an import each batch has its own, in its own transaction.
 CREATE FUNCTION commonplace.audit_transfer_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
