@@ -9,6 +9,8 @@ from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 CONNECT: Final = REPOSITORY / "docs" / "howto" / "connect.md"
+MCP: Final = CONNECT.with_name("mcp.md")
+TRANSFER: Final = CONNECT.with_name("export-import.md")
 
 _FENCE: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMAND: Final = re.compile(r"^\$ (.*(?:\n {4,}.*)*)\n?((?:(?!\$ ).*\n?)*)", re.MULTILINE)
@@ -39,12 +41,12 @@ def files(document: Path) -> dict[str, str]:
     return {info.split()[1]: content for info, content in blocks(document) if len(info.split()) == 2}
 
 
-def commands(document: Path, program: str) -> list[Command]:
-    """Each command of that program, in the order of the document."""
+def commands(document: Path, *programs: str) -> list[Command]:
+    """Each command of these programs, in the order of the document."""
     found = [
         Command(line=match[1], output=match[2])
         for info, content in blocks(document)
         if not info
         for match in _COMMAND.finditer(content)
     ]
-    return [command for command in found if command.words[0] == program]
+    return [command for command in found if command.words[0] in programs]
