@@ -1,5 +1,7 @@
 -- Erasure that reaches everything, in batches: what is to go is written down first, then goes in short transactions, whoever
 -- runs them. Lock order everywhere: group, events, jobs, session, counters.
+-- Locks: job_groups
+-- Locks against writes: projects, jobs, memories, memory_sources, audit_log
 
 -- Who erased what, when, and how far it has come. Nothing of what was erased is in it once it is done.
 CREATE TABLE commonplace.erasures (

@@ -2,6 +2,7 @@
 -- paths and memories by their numbers. One projectId may hold every repository of a machine, so a name means: the project of
 -- that name, and whatever of other projects says that it comes from a repository of that name.
 -- Names and paths have tables of their own, because only equality of plain columns uses an index under a policy.
+-- Locks against writes: memories, memory_sources
 
 CREATE TABLE commonplace.memory_files (
     team_id    uuid NOT NULL,
