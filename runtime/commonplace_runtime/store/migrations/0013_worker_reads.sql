@@ -168,6 +168,7 @@ RETURN jsonb_build_object('number', m.number, 'id', m.id, 'kind', m.kind, 'title
             'files_modified', coalesce(m.metadata -> 'files_modified', m.metadata -> 'filesModified'))) END;
 
 -- The memories of p_ids in that order, and the audit row of their reading. p_details says more of what was asked for.
+-- OFFSET 0, here and below: each by its id, whatever the planner would rather read all of.
 CREATE FUNCTION commonplace.worker_answer(p_team_id uuid, p_key_id uuid, p_project_id uuid, p_actor text, p_request_id text, p_mode text,
     p_ids uuid[], p_whole boolean, p_details jsonb)
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -178,7 +179,7 @@ BEGIN
             'observationIds', to_jsonb(coalesce(p_ids, '{}')), 'requestId', p_request_id) || jsonb_strip_nulls(p_details));
     RETURN (SELECT coalesce(jsonb_agg(commonplace.worker_json(m, p_whole) ORDER BY place), '[]')
         FROM unnest(p_ids) WITH ORDINALITY AS hit (id, place)
-        JOIN commonplace.memories m ON m.team_id = p_team_id AND m.id = hit.id);
+        CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = hit.id OFFSET 0) AS m);
 END
 $$;
 
@@ -195,7 +196,8 @@ BEGIN
     PERFORM set_config('app.team_id', p_team_id::text, true);
     WITH newest AS MATERIALIZED (
         SELECT m.id, m.kind, m.number FROM commonplace.named_memories(p_team_id, p_key_project, p_actor, p_names, p_platform,
-            greatest(200, p_limit)) AS named JOIN commonplace.memories m ON m.team_id = p_team_id AND m.id = named.memory_id)
+            greatest(200, p_limit)) AS named CROSS JOIN LATERAL (
+                SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = named.memory_id OFFSET 0) AS m)
     SELECT (SELECT array_agg(id ORDER BY number DESC) FROM (
             SELECT id, number FROM newest WHERE kind <> 'summary' ORDER BY number DESC LIMIT p_limit) AS listed),
         (SELECT id FROM newest WHERE kind = 'summary' ORDER BY number DESC LIMIT 1)
@@ -304,11 +306,12 @@ DECLARE
 BEGIN
     PERFORM set_config('app.team_id', p_team_id::text, true);
     SELECT array_agg(id ORDER BY CASE WHEN p_oldest_first THEN number ELSE -number END) INTO found FROM (
-        SELECT m.id, m.number FROM commonplace.memories m JOIN commonplace.projects p ON p.team_id = p_team_id AND p.id = m.project_id
-        WHERE m.team_id = p_team_id AND (p_key_project IS NULL OR m.project_id = p_key_project)
-            AND m.id IN (
-                SELECT commonplace.uuid_or_null(given) FROM unnest(p_ids) AS given
-                UNION SELECT id FROM commonplace.memories WHERE team_id = p_team_id AND number = ANY (p_numbers))
+        SELECT m.id, m.number FROM (
+            SELECT commonplace.uuid_or_null(given) AS id FROM unnest(p_ids) AS given
+            UNION SELECT id FROM commonplace.memories WHERE team_id = p_team_id AND number = ANY (p_numbers)) AS wanted
+        CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = wanted.id OFFSET 0) AS m
+        JOIN commonplace.projects p ON p.team_id = p_team_id AND p.id = m.project_id
+        WHERE (p_key_project IS NULL OR m.project_id = p_key_project)
             AND (m.visibility = 'team' OR m.owner_actor = p_actor)
             AND (p_names IS NULL OR p.name = ANY (p_names) OR EXISTS (SELECT FROM commonplace.memory_repositories r
             WHERE r.team_id = p_team_id AND r.memory_id = m.id AND r.repository = ANY (p_names)))
