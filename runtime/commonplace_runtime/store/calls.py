@@ -14,13 +14,17 @@ ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
 _NOT_PERMITTED: Final = "CM100"
 _PROJECT_MISSING: Final = "CM101"
 _UNSTORABLE: Final = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-_VICTIM: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_OVERTAKEN: Final = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.ForeignKeyViolationError,  # what was found a moment ago is erased: whoever looks again does not find it
+)
 _TRIES: Final = 3
 
 
 async def fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
     """
-    The first column of the first row. Runs the statement again when it was a deadlock's victim.
+    The first column of the first row. Runs the statement again when another transaction came between.
 
     Raises Unavailable for what time heals, NotPermitted and InvalidInput for what `0003_api_functions.sql` raises
     as CM1xx and for values that Postgres cannot hold.
@@ -30,7 +34,7 @@ async def fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
             return await _fetch_value(pool, statement, *arguments)
         except Unavailable as error:
             # Postgres rolled all of it back in favour of another transaction, which is done by now.
-            if not isinstance(error.__cause__, _VICTIM):
+            if not isinstance(error.__cause__, _OVERTAKEN):
                 raise
     return await _fetch_value(pool, statement, *arguments)
 
@@ -41,6 +45,8 @@ async def _fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
             return await connection.fetchval(statement, *arguments)
         except _UNSTORABLE as error:
             raise InvalidInput(f"this cannot be stored: {error}") from error
+        except asyncpg.ForeignKeyViolationError as error:
+            raise Unavailable("what this refers to was erased meanwhile") from error
         except asyncpg.PostgresError as error:
             if error.sqlstate == _NOT_PERMITTED:
                 raise NotPermitted(str(error)) from error

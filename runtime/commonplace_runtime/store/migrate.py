@@ -1,11 +1,15 @@
 """Runs the numbered migrations: each in a transaction of its own, under an advisory lock, exactly once."""
 
+import asyncio
 import hashlib
+import random
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
+from time import monotonic
+from typing import Final
 
 import asyncpg
 
@@ -16,7 +20,13 @@ from commonplace_runtime.store.roles import locked
 from commonplace_runtime.store.sql import statements
 
 _FILE = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
+_LOCKS = re.compile(r"^-- Locks( against writes)?: ([a-z_]+(?:, [a-z_]+)*)$", re.MULTILINE)
 _SQL = statements("roles_missing")
+
+LOCK_SECONDS: Final = 120.0
+"""How long a migration tries to get its tables from those who work on them."""
+_LOCK_ATTEMPT: Final = "300ms"
+"""Shorter than Postgres' deadlock_timeout: it is we who give way, and nobody is held up longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +41,20 @@ class Migration:
     def checksum(self) -> str:
         """SHA-256 of the text, hexadecimal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def locks(self) -> Sequence[str]:
+        """
+        `LOCK TABLE` for the tables that its text says it locks: those of before that it alters, indexes or refers to.
+
+        The runner takes them all before it begins: one after the other, as the statements come, would be a deadlock
+        with whoever works on two of them in another order.
+        """
+        return [
+            f"LOCK TABLE {', '.join(f'commonplace.{name}' for name in tables.split(', '))}"
+            f" IN {'SHARE ROW' if against_writes else 'ACCESS'} EXCLUSIVE MODE"
+            for against_writes, tables in _LOCKS.findall(self.text)
+        ]
 
 
 def migrations() -> Sequence[Migration]:
@@ -116,12 +140,32 @@ async def _newest(connection: Connection) -> int:
 
 async def _run(connection: Connection, migration: Migration) -> None:
     try:
+        if migration.locks:
+            await _lock(connection, migration.locks)
         await connection.execute(migration.text)
     except CONNECTION_FAULTS:
         raise
     except asyncpg.PostgresError as error:
         message = f"migration {migration.version:04d}_{migration.name} failed and was rolled back: {error}"
         raise Conflict(message) from error
+
+
+async def _lock(connection: Connection, locks: Sequence[str]) -> None:
+    """All of the locks or none, again and again, so that whoever holds one of the tables gets done in between."""
+    before = await connection.fetchval("SHOW lock_timeout")
+    deadline = monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_ATTEMPT}'")
+                for lock in locks:
+                    await connection.execute(lock)
+            break
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            if monotonic() > deadline:
+                raise
+            await asyncio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - not to fall in step with anybody
+    await connection.execute(f"SET LOCAL lock_timeout = '{before}'")
 
 
 @asynccontextmanager

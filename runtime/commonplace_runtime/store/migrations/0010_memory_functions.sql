@@ -1,6 +1,7 @@
 -- Memories and projects as resources: made, read, listed, changed and superseded.
 -- A memory is reached by the team's keys of its project; a private one by its own actor only. What is out of reach is
 -- answered like what is not there: NULL.
+-- Locks: projects, memories
 
 ALTER TABLE commonplace.projects ADD COLUMN slug text, ADD COLUMN root_path text;
 GRANT INSERT (id, team_id, name, slug, root_path, metadata) ON commonplace.projects TO commonplace_runtime;

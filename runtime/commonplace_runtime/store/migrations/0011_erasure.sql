@@ -1,5 +1,7 @@
 -- Erasure that reaches everything, in batches: what is to go is written down first, then goes in short transactions, whoever
 -- runs them. Lock order everywhere: group, events, jobs, session, counters.
+-- Locks: job_groups, sessions, events, jobs, memories, memory_sources
+-- Locks against writes: projects, audit_log
 
 -- Who erased what, when, and how far it has come. Nothing of what was erased is in it once it is done.
 CREATE TABLE commonplace.erasures (
@@ -61,15 +63,44 @@ $$;
 GRANT SELECT, INSERT, UPDATE ON commonplace.erasures TO commonplace_runtime;
 GRANT SELECT, INSERT, DELETE ON commonplace.erasure_items TO commonplace_runtime;
 
+-- Until a table is first analysed, all indexes that begin with what a statement names look alike, and the newest one is taken: of an
+-- empty database the keys that references are checked by become newer than all that begin with the team too. Else each
+-- check would read its team's whole table, on connections that planned it while there was nothing in it.
+DO $$
+DECLARE
+    keyed regclass;
+    is_used boolean;
+    key record;
+    referring text[];
+    statement text;
+BEGIN
+    FOREACH keyed IN ARRAY ARRAY['commonplace.sessions', 'commonplace.events', 'commonplace.jobs', 'commonplace.memories']::regclass[] LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', keyed) INTO is_used;
+        CONTINUE WHEN is_used;
+        SELECT conname AS name, conindid AS index INTO STRICT key FROM pg_constraint
+            WHERE conrelid = keyed AND contype = 'u' AND pg_get_constraintdef(oid) = 'UNIQUE (team_id, id)';
+        referring := ARRAY(SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
+            FROM pg_constraint WHERE contype = 'f' AND confrelid = keyed AND conindid = key.index ORDER BY oid);
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I CASCADE', keyed, key.name);
+        EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I UNIQUE (team_id, id)', keyed, key.name);
+        FOREACH statement IN ARRAY referring LOOP
+            EXECUTE statement;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
 -- Every row that goes is looked for by whatever refers to it: without these, each would read its team's whole table. All columns
--- of the reference stand in the index: of one that has only some, the planner thinks no more than of one that has the team.
-CREATE INDEX jobs_of_event ON commonplace.jobs (team_id, event_id) WHERE event_id IS NOT NULL;
-CREATE INDEX jobs_of_session ON commonplace.jobs (team_id, session_id) WHERE session_id IS NOT NULL;
-CREATE INDEX jobs_of_group ON commonplace.jobs (team_id, project_id, session_key);
-CREATE INDEX memories_of_job ON commonplace.memories (team_id, job_id) WHERE job_id IS NOT NULL;
-CREATE INDEX memories_of_session ON commonplace.memories (team_id, session_id) WHERE session_id IS NOT NULL;
-CREATE INDEX memory_sources_of_memory ON commonplace.memory_sources (team_id, memory_id);
-CREATE INDEX memory_sources_of_job ON commonplace.memory_sources (team_id, job_id) WHERE job_id IS NOT NULL;
+-- of the reference stand in the index, the team last: nothing but that reference can take it, whatever the planner knows.
+CREATE INDEX jobs_of_session ON commonplace.jobs (session_id, team_id) WHERE session_id IS NOT NULL;
+CREATE INDEX jobs_of_group ON commonplace.jobs (session_key, project_id, team_id);
+CREATE INDEX jobs_of_event ON commonplace.jobs (event_id, team_id) WHERE event_id IS NOT NULL;
+CREATE INDEX memories_of_job ON commonplace.memories (job_id, team_id) WHERE job_id IS NOT NULL;
+CREATE INDEX memories_of_session ON commonplace.memories (session_id, team_id) WHERE session_id IS NOT NULL;
+DROP INDEX commonplace.memory_sources_of_event;
+CREATE INDEX memory_sources_of_event ON commonplace.memory_sources (event_id, team_id) WHERE event_id IS NOT NULL;
+CREATE INDEX memory_sources_of_memory ON commonplace.memory_sources (memory_id, team_id);
+CREATE INDEX memory_sources_of_job ON commonplace.memory_sources (job_id, team_id) WHERE job_id IS NOT NULL;
 CREATE INDEX audit_log_of_resource ON commonplace.audit_log (team_id, resource_id) WHERE resource_id IS NOT NULL;
 -- Reads that name memories. A short pending list: whoever fills it tidies it up, and a read must not wait long for that.
 CREATE INDEX audit_log_observations ON commonplace.audit_log USING gin ((details -> 'observationIds'))

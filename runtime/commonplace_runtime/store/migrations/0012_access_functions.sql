@@ -1,4 +1,5 @@
 -- Keys over HTTP, limits from the environment, and the audit as people read it.
+-- Locks: api_keys, audit_log
 
 ALTER TABLE commonplace.api_keys ADD COLUMN minted_by uuid;
 COMMENT ON COLUMN commonplace.api_keys.minted_by IS 'The key that asked for this one over HTTP.';

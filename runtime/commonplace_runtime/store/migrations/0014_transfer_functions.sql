@@ -1,4 +1,5 @@
 -- Export and import: what a stream of lines reads and writes, a page or a batch in each transaction.
+-- Locks against writes: memories
 
 -- Memories of an import that were superseded by one that has not come yet.
 CREATE TABLE commonplace.awaited_links (

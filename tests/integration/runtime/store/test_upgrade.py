@@ -192,3 +192,51 @@ async def test_a_worker_of_before_does_not_serve_the_first_team_alone(
     served = [(await claim_one(old_pool))["team"]["id"] for _ in range(100)]
 
     assert str(second.team_id) in served
+
+
+async def test_migrations_come_through_between_those_who_work_on_two_tables(
+    old_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bring_to(old_pool, 9, monkeypatch)
+    for version, first, second in (
+        (10, "memories", "projects"),
+        (11, "audit_log", "job_groups"),
+        (12, "audit_log", "api_keys"),
+        (13, "memory_sources", "memories"),
+    ):
+        async with old_pool.acquire() as worker, worker.transaction():
+            await worker.execute(f"LOCK TABLE commonplace.{first} IN ROW EXCLUSIVE MODE")
+            migrating = asyncio.ensure_future(bring_to(old_pool, version, monkeypatch))
+
+            async def waits_or_is_done(task: "asyncio.Future[None]" = migrating) -> bool:
+                waiting = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted"
+                return task.done() or bool(await old_pool.fetchval(waiting))
+
+            await until(waits_or_is_done)
+            await worker.execute(f"LOCK TABLE commonplace.{second} IN ROW EXCLUSIVE MODE")
+        await migrating
+
+
+async def test_a_migration_says_which_tables_it_locks(old_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bring_to(old_pool, 9, monkeypatch)
+    for version in range(10, len(_MIGRATIONS()) + 1):
+        migration = _MIGRATIONS()[version - 1]
+        async with old_pool.acquire() as connection, connection.transaction():
+            tables = "SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace = 'commonplace'::regnamespace"
+            before = [row["oid"] for row in await connection.fetch(tables)]
+            locked = (
+                "SELECT DISTINCT relation, mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = ANY ($1)"
+                " AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')"
+            )
+            asking = connection.transaction()
+            await asking.start()
+            for lock in migration.locks:
+                await connection.execute(lock)
+            said = {tuple(row) for row in await connection.fetch(locked, before)}
+            await asking.rollback()
+            await connection.execute("SET LOCAL ROLE commonplace_owner")
+            await connection.execute(migration.text)
+            taken = {tuple(row) for row in await connection.fetch(locked, before)}
+        strong = {table for table, mode in said if mode == "AccessExclusiveLock"}
+        assert {table for table, _ in taken} == {table for table, _ in said}, migration.name
+        assert {table for table, mode in taken if mode == "AccessExclusiveLock"} == strong, migration.name
