@@ -45,6 +45,7 @@ _PROJECT_CHARACTERS: Final = 200
 _MAX_COUNT: Final = 2**31 - 1
 _LARGEST_INTEGER: Final = 2**64 - 1
 _SHA256: Final = re.compile("[0-9a-f]{64}")
+_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BREAKS: Final = re.compile(rb"\n(?:[ \t\r]*\n)*")
 
 
@@ -78,7 +79,7 @@ def read_cursor(cursor: str) -> Place:
 def _is_place(kind: str, after: str) -> bool:
     if kind != "sessions":
         return after.isdigit() and len(after) < 19 if after else True
-    return not after or (len(after) == 36 and not set(after) - set("0123456789abcdef-"))
+    return not after or _UUID.fullmatch(after) is not None
 
 
 class Lines:
