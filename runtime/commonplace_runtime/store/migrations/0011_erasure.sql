@@ -84,17 +84,22 @@ RETURN (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(p_de
     WHERE key IN ('requestId', 'mode') OR jsonb_typeof(value) = 'number' OR key = 'counts' AND jsonb_typeof(value) = 'object')
     || '{"erased": true}';
 
--- Rows of the team's audit that are about, or name, one of the ids and still have content. Planned for each call: a plan made
--- while the table was small would go through all of the team's rows.
+-- Whether an audit row tells of what was captured; the others tell of keys, teams, projects and erasures, and stay.
+CREATE FUNCTION commonplace.is_about_memory(p_resource_type text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_resource_type NOT IN ('api_key', 'team', 'team_member', 'project', 'quota', 'audit_log', 'erasure');
+
+-- Rows of the team's audit that are about, or name, one of the ids and still have content. What tells of keys or projects is never
+-- among them: an import names the ids of its memories, and may name that of a key. Planned for each call: a plan made while the
+-- table was small would go through all of the team's rows.
 CREATE FUNCTION commonplace.audit_naming(p_team_id uuid, p_ids text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_custom_plan AS $$
 BEGIN
     RETURN ARRAY(
         SELECT number FROM commonplace.audit_log WHERE team_id = p_team_id AND resource_id = ANY (p_ids)
-            AND NOT details @> '{"erased": true}'
+            AND commonplace.is_about_memory(resource_type) AND NOT details @> '{"erased": true}'
         UNION
         SELECT number FROM commonplace.audit_log WHERE details ? 'observationIds' AND details -> 'observationIds' ?| p_ids
-            AND team_id = p_team_id AND NOT details @> '{"erased": true}');
+            AND team_id = p_team_id AND commonplace.is_about_memory(resource_type) AND NOT details @> '{"erased": true}');
 END
 $$;
 
@@ -116,10 +121,6 @@ BEGIN
     RETURN cardinality(numbers);
 END
 $$;
-
--- Whether an audit row tells of what was captured; the others tell of keys, teams, projects and erasures, and stay.
-CREATE FUNCTION commonplace.is_about_memory(p_resource_type text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN p_resource_type NOT IN ('api_key', 'team', 'team_member', 'project', 'quota', 'audit_log', 'erasure');
 
 -- Whether an audit row of a team is about a job, or names a memory, that is not there any more.
 CREATE FUNCTION commonplace.names_gone(p_team_id uuid, p_type text, p_resource_id text, p_details jsonb) RETURNS boolean
