@@ -427,6 +427,27 @@ BEGIN
 END
 $$;
 
+-- Whether an actor may see a raw event, which says what its memories say: not where one of them is private to somebody else, nor, of
+-- what others captured, where the team's memories are private by default.
+CREATE FUNCTION commonplace.may_see_event(p_team_id uuid, p_actor text, p_event_id uuid, p_event_actor text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p_event_actor = p_actor OR NOT (
+        EXISTS (SELECT FROM commonplace.teams t WHERE t.id = p_team_id AND t.default_visibility = 'private')
+        OR EXISTS (SELECT FROM commonplace.memory_sources s JOIN commonplace.memories m ON m.team_id = p_team_id AND m.id = s.memory_id
+            WHERE s.team_id = p_team_id AND s.event_id = p_event_id AND m.visibility = 'private' AND m.owner_actor <> p_actor))
+$$;
+
+-- One event of the team in the shape of the wire, or NULL for none that the actor may see.
+CREATE FUNCTION commonplace.get_event_v2(p_team_id uuid, p_actor text, p_event_id text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM set_config('app.team_id', p_team_id::text, true);
+    RETURN (SELECT commonplace.event_json(e) FROM commonplace.events e
+            WHERE e.team_id = p_team_id AND e.id = commonplace.uuid_or_null(p_event_id)
+                AND commonplace.may_see_event(p_team_id, p_actor, e.id, e.actor));
+END
+$$;
+
 -- What was made of an event and the caller may see, oldest first, each with the link that tells of its making; NULL for no such
 -- event. CM100: it is of another project than the key's.
 CREATE FUNCTION commonplace.event_observations_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
@@ -480,5 +501,7 @@ GRANT EXECUTE ON FUNCTION
     commonplace.create_memory_v1(uuid, uuid, uuid, text, text, text, jsonb),
     commonplace.supersede_memory_v1(uuid, uuid, uuid, text, text, text, text, text),
     commonplace.update_memory_v1(uuid, uuid, uuid, text, text, text, text, jsonb),
+    commonplace.may_see_event(uuid, text, uuid, text),
+    commonplace.get_event_v2(uuid, text, text),
     commonplace.event_observations_v1(uuid, uuid, uuid, text, text, text)
 TO commonplace_runtime;

@@ -224,11 +224,13 @@ BEGIN
         memories := ARRAY(SELECT m.id FROM commonplace.memories m WHERE m.team_id = p_team_id AND m.project_id = p_project_id
             AND (m.visibility = 'team' OR m.owner_actor = p_actor) AND commonplace.tells_of_file(m.metadata, file));
         events := ARRAY(SELECT e.id FROM commonplace.events e WHERE e.team_id = p_team_id AND e.project_id = p_project_id
-            AND commonplace.tells_of_file(e.payload, file));
+            AND commonplace.tells_of_file(e.payload, file) AND commonplace.may_see_event(p_team_id, p_actor, e.id, e.actor));
     ELSIF p_what = 'session' THEN
         events := ARRAY(SELECT e.id FROM commonplace.events e WHERE e.team_id = p_team_id AND e.session_id = ANY (given)
+                AND commonplace.may_see_event(p_team_id, p_actor, e.id, e.actor)
             UNION ALL SELECT e.id FROM commonplace.events e WHERE e.team_id = p_team_id AND e.project_id = p_project_id
-                AND e.session_id IS NULL AND e.content_session_id = p_selection ->> 'contentSessionId');
+                AND e.session_id IS NULL AND e.content_session_id = p_selection ->> 'contentSessionId'
+                AND commonplace.may_see_event(p_team_id, p_actor, e.id, e.actor));
         memories := ARRAY(SELECT m.id FROM commonplace.memories m WHERE m.team_id = p_team_id AND m.session_id = ANY (given)
                 AND (m.visibility = 'team' OR m.owner_actor = p_actor)
             UNION SELECT unnest(commonplace.made_of(p_team_id, p_actor, events)));
@@ -592,6 +594,11 @@ BEGIN
         IF e.what = 'session' AND e.selection -> 'sessions' = '[]' AND chosen.events = '{}' THEN
             RETURN NULL;
         END IF;
+        -- A session in which others captured what the actor may not see goes on without what the actor sees.
+        e.selection := e.selection || CASE e.what WHEN 'session' THEN jsonb_build_object('sessions', (
+            SELECT coalesce(jsonb_agg(given), '[]') FROM jsonb_array_elements_text(e.selection -> 'sessions') AS given
+            WHERE NOT EXISTS (SELECT FROM commonplace.events v WHERE v.team_id = p_team_id AND v.session_id = given::uuid
+                AND NOT commonplace.may_see_event(p_team_id, p_actor, v.id, v.actor)))) ELSE '{}' END;
     END IF;
     SELECT coalesce(jsonb_agg(jsonb_build_object('id', id, 'title', title, 'kind', kind) ORDER BY number DESC), '[]') INTO listed FROM (
         (SELECT id, title, kind, number FROM commonplace.memories WHERE team_id = p_team_id AND project_id = e.project_id
