@@ -143,10 +143,11 @@ async def test_2_6_erasure_is_exempt_from_all_caps(api: Api, world: World) -> No
     await api.delete(f"/v1/projects/{world.project_id}/memory", world.key)
 
 
-async def test_2_6_token_cap_leaves_reads_and_capture_open(api: Api, world: World) -> None:
+async def test_2_6_token_cap_of_a_team_leaves_reads_and_capture_open(api: Api, world: World) -> None:
     """
     Section 10: reads stay open over the token budget. Capture too, where the peer answers 402: its hooks drop what
     is refused, and a worker that stops generating loses nothing (7.3: 402 only if dropping capture is intended).
+    The peer's own variable intends it: below.
     """
     await set_limits(api.pool, world.team_id, tokens_per_month=100)
     await use(api, world, "tokens", 100)
@@ -235,7 +236,11 @@ async def test_2_6_env_monthly_token_cap(api: Api, api_settings: Settings, world
         body = {"projectId": world.project_id, "content": "x"}
         written = await http.post("/v1/memories", json=body, headers=world.key.headers)
         read = await http.get("/v1/jobs", headers=world.key.headers)
-    assert (written.status_code, written.json()["message"]) == (402, "Monthly tokens quota reached (10)")
+        event = await http.post("/v1/events", json=make_event(projectId=world.project_id), headers=world.key.headers)
+        start = {"projectId": world.project_id, "contentSessionId": "s"}
+        session = await http.post("/v1/sessions/start", json=start, headers=world.key.headers)
+    for refused in (written, event, session):
+        assert (refused.status_code, refused.json()["message"]) == (402, "Monthly tokens quota reached (10)")
     assert read.status_code == 200
 
 

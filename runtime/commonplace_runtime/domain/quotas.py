@@ -38,12 +38,17 @@ class MinuteCount:
 
 @dataclass(frozen=True, kw_only=True)
 class MonthCount:
-    """One team in this UTC month; `requests` excludes the present one. A cap of None: no such limit."""
+    """
+    One team in this UTC month; `requests` excludes the present one. A cap of None: no such limit.
+
+    capture_cap: tokens from which on nothing more is captured.
+    """
 
     requests: int
     request_cap: int | None
     tokens: int
     token_cap: int | None
+    capture_cap: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,12 @@ class Spending(Enum):
     """What a route does to the token budget."""
 
     NOTHING = "nothing"
-    """Reading, erasing, and capture."""
+    """Reading, and what has to do with keys."""
+    CAPTURE = "capture"
+    """
+    Captures. A team's own limit stops generation and never capture; the cap of the environment, which is for whoever
+    sells memory, stops both, as claude-mem says it does.
+    """
     TOKENS = "tokens"
     """Asks a model on the caller's behalf, or writes what is no capture: over the cap the peer's clients expect 402."""
     EXEMPT = "exempt"
@@ -76,8 +86,9 @@ def refusal(usage: Usage, spending: Spending) -> RateLimited | QuotaExceeded | N
         return None
     if month.request_cap is not None and month.requests >= month.request_cap:
         return _over("request", month.requests, month.request_cap)
-    if spending is Spending.TOKENS and month.token_cap is not None and month.tokens >= month.token_cap:
-        return _over("tokens", month.tokens, month.token_cap)
+    cap = {Spending.TOKENS: month.token_cap, Spending.CAPTURE: month.capture_cap}.get(spending)
+    if cap is not None and month.tokens >= cap:
+        return _over("tokens", month.tokens, cap)
     return None
 
 

@@ -58,6 +58,7 @@ async def authenticate(
             request_cap=month["requestCap"],
             tokens=month["tokens"],
             token_cap=month["tokenCap"],
+            capture_cap=limits.tokens_per_month,
         ),
         guard_failures=tuple(row["guardFailures"]),
     )

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from commonplace_runtime.domain.compat import read_tool_use, read_turn_end
 from commonplace_runtime.domain.errors import InvalidInput, NotFound
 from commonplace_runtime.domain.models import Principal
+from commonplace_runtime.domain.quotas import Spending
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.wire import Transport
 from commonplace_runtime.entrypoints.http.bodies import read_json
@@ -25,8 +26,8 @@ from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
 from commonplace_runtime.services import compat
 
-EventWriter = Annotated[Principal, Depends(needs(Access.EVENTS))]
-SessionWriter = Annotated[Principal, Depends(needs(Access.SESSIONS))]
+EventWriter = Annotated[Principal, Depends(needs(Access.EVENTS, Spending.CAPTURE))]
+SessionWriter = Annotated[Principal, Depends(needs(Access.SESSIONS, Spending.CAPTURE))]
 
 _OBSERVATIONS: Final = "/api/sessions/observations"
 _SUMMARIZE: Final = "/api/sessions/summarize"

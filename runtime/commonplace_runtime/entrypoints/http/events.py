@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from commonplace_runtime.domain.events import LATEST_EPOCH_MS, MAX_BATCH, GivenEvent, read_event, read_events
 from commonplace_runtime.domain.models import Json, Principal
+from commonplace_runtime.domain.quotas import Spending
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.wire import (
     FINISHED,
@@ -31,7 +32,7 @@ from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
 from commonplace_runtime.services import ingest
 
-Writer = Annotated[Principal, Depends(needs(Access.EVENTS))]
+Writer = Annotated[Principal, Depends(needs(Access.EVENTS, Spending.CAPTURE))]
 Reader = Annotated[Principal, Depends(needs(Access.READ))]
 
 

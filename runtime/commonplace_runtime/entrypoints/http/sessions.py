@@ -9,6 +9,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from commonplace_runtime.domain.models import Json, Principal
+from commonplace_runtime.domain.quotas import Spending
 from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.domain.sessions import SessionRow, read_session
 from commonplace_runtime.domain.wire import BriefJob, brief_job
@@ -19,7 +20,7 @@ from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.state import request_id_of, state_of
 from commonplace_runtime.services import sessions
 
-Writer = Annotated[Principal, Depends(needs(Access.SESSIONS))]
+Writer = Annotated[Principal, Depends(needs(Access.SESSIONS, Spending.CAPTURE))]
 Reader = Annotated[Principal, Depends(needs(Access.READ))]
 
 
