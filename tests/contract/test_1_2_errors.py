@@ -214,6 +214,13 @@ async def test_1_2_500_bodies_that_cannot_be_read_are_4xx_here(
             assert answer.json()["message"] == "request entity too large"
 
 
+@pytest.mark.parametrize("depth", [500, 50_000])
+async def test_1_2_a_body_that_nests_absurdly_is_400_and_says_so(api: Api, world: World, depth: int) -> None:
+    content = b'{"payload": ' + b"[" * depth + b"]" * depth + b"}"
+    answer = await api.send("POST", "/v1/events", world.bound, headers=JSON, content=content)
+    assert (answer.status_code, "deep" in answer.text) == (400, True)
+
+
 async def test_1_2_500_a_body_of_just_5_mib_is_read(api: Api, world: World) -> None:
     head = b'{"projectId": "default", "query": "'
     content = head + b"x" * (5 * 1024 * 1024 - len(head) - 2) + b'"}'

@@ -113,7 +113,7 @@ async def test_1_5_14_optional_fields_are_null_or_a_string_of_at_least_one_chara
         assert answer["issues"][0]["path"] == [field]
 
 
-@pytest.mark.parametrize("metadata", [[], "x", 5, True])
+@pytest.mark.parametrize("metadata", [[], "x", 5, True, None])
 async def test_1_5_14_metadata_is_an_object(api: Api, world: World, metadata: object) -> None:
     body = {"projectId": world.project_id, "metadata": metadata}
     answer = await api.post("/v1/sessions/start", world.bound, body, 400)

@@ -90,14 +90,18 @@ async def test_1_7_health_tells_the_queue_as_it_is(api_settings: Settings, redis
             queue = (await http.get(f"{url}/api/health")).json()["queue"]
             redis_server.kill()
             try:
-                away = (await http.get(f"{url}/api/health")).json()["queue"]
+                degraded = await http.get(f"{url}/api/health")
+                ready = await http.get(f"{url}/api/readiness")
             finally:
                 redis_server.start()
     finally:
         await bell.aclose()
     assert queue["engine"] == "bullmq"
     assert {"status", "mode", "host", "port", "prefix"} <= set(queue["redis"])
-    assert (queue["redis"]["status"], away["redis"]["status"]) == ("ok", "unavailable")
+    away = degraded.json()
+    assert (queue["redis"]["status"], away["queue"]["redis"]["status"]) == ("ok", "unavailable")
+    assert (degraded.status_code, away["status"], away["dependencies"]["degraded"]) == (503, "degraded", True)
+    assert (ready.status_code, away["initialized"]) == (200, True), "jobs still run, only later: nothing to restart"
     assert [lane["kind"] for lane in queue["lanes"]] == ["event", "summary"]
     assert all(has_shape(lane, LANE) for lane in queue["lanes"])
 

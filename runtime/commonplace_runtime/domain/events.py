@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
+import orjson
+
 from commonplace_runtime.domain.models import Json, Principal
 from commonplace_runtime.domain.platforms import normalise_platform
 from commonplace_runtime.domain.redaction import Redacted, is_clean, redact, unchanged
@@ -112,8 +114,15 @@ def digest_of(event: GivenEvent, payload: Json, principal: Principal) -> str:
         parts += ["tool", session, event.event_type, tool_use]
     else:
         parts += ["content", session, event.event_type, event.occurred_at_ms if event.is_dated else None, payload]
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_canonical(parts)).hexdigest()
+
+
+def _canonical(parts: list[Json]) -> bytes:
+    try:
+        return orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # a lone surrogate in a name, an integer above 64 bits
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return text.encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +141,10 @@ def clean_events(events: Sequence[GivenEvent], principal: Principal, ids: Sequen
     """
     secrets: dict[str, int] = {}
     rows: list[NewEventRow] = []
+    # Most events hold nothing that is to be taken out, and one look at all texts is cheaper than one at each.
+    all_clean = is_clean([_texts_of(event) for event in events])
     for event, (event_id, job_id) in zip(events, ids, strict=True):
-        # Most events hold nothing that is to be taken out, and one look at all of one is cheaper than one at each text.
-        clean = unchanged if is_clean(_texts_of(event)) else redact
+        clean = unchanged if all_clean or is_clean(_texts_of(event)) else redact
         found = (clean(event.payload), clean(event.metadata), clean(event.event_type))
         for each in found:
             for pattern, count in each.secrets.items():

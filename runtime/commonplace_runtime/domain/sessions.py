@@ -70,11 +70,11 @@ class CleanSession:
 
 
 def read_session(body: object) -> GivenSession:
-    """One start from a body; a null counts as absent. Raises InvalidFields with all its faults."""
+    """One start from a body; a null counts as absent, but for `metadata`. Raises InvalidFields with all its faults."""
     issues: list[Issue] = []
     fields = Fields(body, issues)
     metadata = fields.value("metadata")
-    if metadata is not None and not isinstance(metadata, dict):
+    if fields.has("metadata") and not isinstance(metadata, dict):
         issues.append(wrong_type(("metadata",), "record", type_name(metadata)))
     platform = fields.text("platformSource")
     session = GivenSession(

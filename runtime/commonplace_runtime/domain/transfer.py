@@ -42,9 +42,13 @@ USUAL_PARTS: Final = frozenset({"memories", "sources"})
 _SOURCE_TYPES: Final = ("agent_event", "session_summary", "observation_reindex", "manual")
 _VISIBILITIES: Final = ("team", "private")
 _PROJECT_CHARACTERS: Final = 200
+_SHORT_CHARACTERS: Final = 8000
+"""Of what lists show of each row: as much as cleaning may make of the longest that other routes take."""
+_MOST_TEXTS: Final = 1000
 _MAX_COUNT: Final = 2**31 - 1
 _LARGEST_INTEGER: Final = 2**64 - 1
 _SHA256: Final = re.compile("[0-9a-f]{64}")
+_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BREAKS: Final = re.compile(rb"\n(?:[ \t\r]*\n)*")
 
 
@@ -78,7 +82,7 @@ def read_cursor(cursor: str) -> Place:
 def _is_place(kind: str, after: str) -> bool:
     if kind != "sessions":
         return after.isdigit() and len(after) < 19 if after else True
-    return not after or (len(after) == 36 and not set(after) - set("0123456789abcdef-"))
+    return not after or _UUID.fullmatch(after) is not None
 
 
 class Lines:
@@ -286,7 +290,16 @@ class _Record:
             return []
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise InvalidInput(f'"{name}" must be a list of strings')
+        if len(value) > _MOST_TEXTS or sum(len(str(item)) for item in value) > _MOST_TEXTS * _PROJECT_CHARACTERS:
+            raise InvalidInput(f'"{name}" must have at most {_MOST_TEXTS} short strings')
         return cast("list[Json]", self.clean(value))
+
+    def short(self, name: str, default: str | None = None) -> str | None:
+        """A text that lists show."""
+        found = self.text(name)
+        if found is not None and len(found) > _SHORT_CHARACTERS:
+            raise InvalidInput(f'"{name}" must have at most {_SHORT_CHARACTERS} characters')
+        return found if default is None else found or default
 
     def whole(self, name: str, most: int) -> int | None:
         value = self._given.get(name)
@@ -335,8 +348,8 @@ class _Record:
 
 def _memory(fields: _Record) -> dict[str, Json]:
     return {
-        "kind": fields.name("kind", "manual"),
-        "title": fields.text("title"),
+        "kind": fields.short("kind", "manual"),
+        "title": fields.short("title"),
         "content": fields.needed("content"),
         "metadata": fields.object("metadata"),
         "tags": fields.texts("tags"),
@@ -347,7 +360,7 @@ def _memory(fields: _Record) -> dict[str, Json]:
         "supersededBy": fields.reference("supersededBy"),
         "validFrom": fields.moment("validFromEpoch"),
         "validTo": fields.moment("validToEpoch"),
-        "model": fields.text("model"),
+        "model": fields.short("model"),
         "createdAt": fields.moment("createdAtEpoch"),
         "updatedAt": fields.moment("updatedAtEpoch"),
         "sources": fields.sources(),

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final, Literal, NotRequired, TypeAlias
 
 from typing_extensions import TypedDict
@@ -14,8 +15,17 @@ from commonplace_runtime.domain.observations import clip
 
 SUMMARY: Final = "summary"
 TITLE_CHARACTERS: Final = 160
-STEERING: Final = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Characters that steer a terminal or turn the reading order; a line feed is none."""
+STEERING: Final = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+"""
+Characters that steer a terminal, turn the reading order, or show nothing, so that a model reads what a person beside it
+cannot see; a line feed is none of them. Joiners stay: names and emoji need them.
+"""
+_MOST_PARTS: Final = 64
+"""Folders in which a file may stand. A path of nothing but slashes would otherwise have hundreds of endings."""
+_MOST_ENDINGS: Final = 200
+"""Every stored path of the file's name is compared with each; real questions have a handful."""
 Order: TypeAlias = Literal["relevance", "date_desc", "date_asc"]
 
 
@@ -93,7 +103,7 @@ def wanted_file(paths: Sequence[str], repositories: Sequence[str]) -> WantedFile
     A single name counts only as it is, or right under a folder that has a repository's name: every second repository
     has a README.md, and folders inside have theirs.
     """
-    tidy = [path for path in (_tidy(path) for path in paths) if path]
+    tidy = [path for path in (_tidy(path) for path in paths) if path and path.count("/") <= _MOST_PARTS]
     roots = {name.rsplit("/", 1)[-1] for name in repositories} - {""}
     inside = {path: _inside(path, roots) for path in tidy}
     same: dict[str, None] = {}
@@ -108,7 +118,7 @@ def wanted_file(paths: Sequence[str], repositories: Sequence[str]) -> WantedFile
             endings |= dict.fromkeys(f"/{root}/{path}" for root in roots)
         endings |= dict.fromkeys(f"/{root}/{rest}" for rest in inside[path] for root in roots)
     names = dict.fromkeys(path.rsplit("/", 1)[-1] for path in tidy)
-    return WantedFile(names=sorted(names), paths=sorted(same), endings=sorted(endings))
+    return WantedFile(names=sorted(names), paths=sorted(same), endings=sorted(islice(endings, _MOST_ENDINGS)))
 
 
 def _tidy(path: str) -> str:

@@ -34,7 +34,7 @@ from commonplace_runtime.entrypoints.http.bodies import MAX_BODY_BYTES, read_byt
 from commonplace_runtime.entrypoints.http.errors import HttpFault, answer_for, json_response
 from commonplace_runtime.entrypoints.http.security import admit
 from commonplace_runtime.entrypoints.http.state import ApiState
-from commonplace_runtime.entrypoints.mcp_messages import SERVER_ERROR, Posted, RpcFault, encode, read_posted
+from commonplace_runtime.entrypoints.mcp_messages import DRAFT, SERVER_ERROR, Posted, RpcFault, encode, read_posted
 
 _RENDERED_GROWTH: Final = 8
 """How much longer JSON may get when it is written again: `9e9` becomes `9000000000.0`."""
@@ -58,7 +58,7 @@ class McpDoor:
         self._access = access
         self._spending = dict(spending or {})
         # Instead of OpenTelemetry's spans, which nothing here exports.
-        server.middleware[:] = [partial(_only_what_is_there, server)]
+        server.middleware[:] = [_agree_on_the_draft, partial(_only_what_is_there, server)]
         logging.getLogger("mcp").setLevel(logging.WARNING)
         self._sessions = StreamableHTTPSessionManager(
             server,
@@ -117,6 +117,13 @@ class McpDoor:
                 answers.append(orjson.loads(taken.body))
         answer = json_response(answers) if answers else Response(status_code=202)
         await answer(scope, receive, send)
+
+
+async def _agree_on_the_draft(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """SDK middleware: who shakes hands on the draft, which the SDK has forgotten, is told the draft."""
+    result = await call_next(ctx)
+    wanted = (ctx.params or {}).get("protocolVersion") if ctx.method == "initialize" else None
+    return {**result, "protocolVersion": DRAFT} if wanted == DRAFT and isinstance(result, dict) else result
 
 
 async def _only_what_is_there(

@@ -25,9 +25,9 @@ MAX_BATCH: Final = 20
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 SERVER_ERROR: Final = -32000
-_SUPPORTED: Final = ", ".join(reversed((*HANDSHAKE_PROTOCOL_VERSIONS, *MODERN_PROTOCOL_VERSIONS)))
-_BEFORE_THE_FIRST: Final = "2024-10-07"
-"""A draft that claude-mem's server lists as supported; it differs in nothing that a recall server does."""
+DRAFT: Final = "2024-10-07"
+"""Before the first revision; claude-mem's server lists it. It differs in nothing that a recall server does."""
+_SUPPORTED: Final = ", ".join(reversed((DRAFT, *HANDSHAKE_PROTOCOL_VERSIONS, *MODERN_PROTOCOL_VERSIONS)))
 
 
 class RpcFault(Exception):
@@ -96,7 +96,7 @@ def _known_version(version: str | None, messages: Sequence[Json]) -> str | None:
         return version
     if any(_is_self_contained(message) for message in messages):
         return version
-    if version == _BEFORE_THE_FIRST or all(_member(message, "method") == "initialize" for message in messages):
+    if version == DRAFT or all(_member(message, "method") == "initialize" for message in messages):
         return None  # a handshake agrees on a revision, whatever the header says
     shown = version[:40]
     raise RpcFault(

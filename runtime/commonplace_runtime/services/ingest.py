@@ -90,8 +90,13 @@ async def wait_for_jobs(
 
 
 async def get_event(pool: Pool, principal: Principal, event_id: str) -> EventRow:
-    """One event. Raises NotFound outside the team, NotPermitted outside the project that the key is bound to."""
-    event = await event_store.get(pool, principal.team_id, event_id)
+    """
+    One event.
+
+    Raises NotFound outside the team and for what says the same as others' private memories, NotPermitted outside the
+    project that the key is bound to.
+    """
+    event = await event_store.get(pool, principal.team_id, principal.actor, event_id)
     if event is None:
         raise NotFound("Event not found")
     if principal.project_id is not None and event["projectId"] != principal.project_id:

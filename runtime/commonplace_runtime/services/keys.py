@@ -120,15 +120,19 @@ def _place(cursor: str | None) -> tuple[datetime, UUID] | None:
     return place
 
 
-async def revoke_key(pool: Pool, reach: Reach, key_id: str) -> str:
+async def revoke_key(pool: Pool, principal: Principal, reach: Reach, key_id: str) -> str:
     """
     Refuse this key from its next request on, and return its id. Again: nothing changes.
 
-    Raises NotFound for a key that the caller's does not reach, Conflict for one that an ApiKey object owns.
+    Raises NotFound for a key that the caller's does not reach, NotPermitted for one that may do more than the caller's,
+    Conflict for one that an ApiKey object owns.
     """
-    found = await store.revoke_key(pool, reach, key_id)
+    grantable = [scope for scope in contract.SCOPES if is_grantable(scope, principal.scopes)]
+    found = await store.revoke_key(pool, reach, key_id, [*principal.scopes, *grantable])
     if found is None:
         raise NotFound("Key not found")
+    if found["outcome"] == "wider":
+        raise NotPermitted("this API key cannot revoke one that may do more than itself")
     if found["outcome"] == "managed":
         raise Conflict("an ApiKey object owns this key: set `spec.revoked: true` on it, or delete it")
     return found["id"]

@@ -44,8 +44,8 @@ async def ingest(
     return cast("list[IngestedRow]", answer)
 
 
-async def get(pool: Pool, team_id: TeamId, event_id: str) -> EventRow | None:
-    """One event of the team, or None."""
+async def get(pool: Pool, team_id: TeamId, actor: str, event_id: str) -> EventRow | None:
+    """One event of the team that the actor may see, or None."""
     if "\0" in event_id:  # no id, and nothing that Postgres would take
         return None
-    return cast("EventRow | None", await fetch_value(pool, _SQL["get"], team_id, event_id))
+    return cast("EventRow | None", await fetch_value(pool, _SQL["get"], team_id, actor, event_id))

@@ -9,5 +9,5 @@ SELECT commonplace.ingest_v1($1, $2, $3, $4, $5, $6, false, $7, $8);
 SELECT commonplace.ingest_batch_v1($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- get --
--- $1 team, $2 event id as it was given.
-SELECT commonplace.get_event_v1($1, $2);
+-- $1 team, $2 actor, $3 event id as it was given.
+SELECT commonplace.get_event_v2($1, $2, $3);

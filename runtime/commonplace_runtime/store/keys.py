@@ -1,6 +1,6 @@
 """Keys, as keys manage them: minted, listed, revoked. Each call audits in its own transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -24,7 +24,8 @@ async def list_keys(pool: Pool, reach: Reach, *, limit: int, after: tuple[dateti
     return cast("dict[str, Any]", await fetch_value(pool, _SQL["list"], *reach.arguments, limit, at, key_id))
 
 
-async def revoke_key(pool: Pool, reach: Reach, key_id: str) -> dict[str, str] | None:
-    """`{"id", "outcome": "revoked" | "managed"}`, or None for no such key."""
+async def revoke_key(pool: Pool, reach: Reach, key_id: str, scopes: Sequence[str]) -> dict[str, str] | None:
+    """`{"id", "outcome": "revoked" | "managed" | "wider"}`, or None for no such key. scopes: those that it may have."""
     wanted = "" if "\0" in key_id else key_id  # names nothing, and Postgres would not take it
-    return cast("dict[str, str] | None", await fetch_value(pool, _SQL["revoke"], *reach.arguments, wanted))
+    found = await fetch_value(pool, _SQL["revoke"], *reach.arguments, wanted, list(scopes))
+    return cast("dict[str, str] | None", found)

@@ -9,5 +9,5 @@ SELECT commonplace.mint_key_v1($1::uuid, $2::uuid, $3::uuid, $4, $5, $6);
 SELECT commonplace.list_keys_v1($1::uuid, $2::uuid, $3::uuid, $4, $5, $6, $7, $8);
 
 -- revoke --
--- $1-$5 as above, $6 id of the key to revoke.
-SELECT commonplace.revoke_key_v1($1::uuid, $2::uuid, $3::uuid, $4, $5, $6);
+-- $1-$5 as above, $6 id of the key to revoke, $7 scopes that it may have.
+SELECT commonplace.revoke_key_v1($1::uuid, $2::uuid, $3::uuid, $4, $5, $6, $7);

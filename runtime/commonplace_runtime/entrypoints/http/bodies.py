@@ -143,7 +143,9 @@ def parse_json(raw: bytes) -> Json:
     try:
         text = raw.decode("utf-8", "replace").removeprefix("\ufeff")
         value: Json = json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_int, parse_float=_parse_float)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise HttpFault(400, "SyntaxError", f"the body is nested more than {MAX_DEPTH} deep") from error
+    except ValueError as error:
         raise HttpFault(400, "SyntaxError", f"the body is not valid JSON: {error}"[:300]) from error
     return value
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from commonplace_runtime.domain.erasure import QUERY_LIMITS, Counts, Forgotten, Selection
+from commonplace_runtime.domain.erasure import QUERY_LIMITS, Forgotten, Selection
 from commonplace_runtime.domain.errors import NotFound
 from commonplace_runtime.domain.models import Principal
 from commonplace_runtime.domain.quotas import Spending
@@ -47,7 +47,15 @@ class Deleted(TypedDict):
 
     deleted: Literal[True]
     id: str
-    counts: Counts
+
+
+class PurgedCounts(TypedDict):
+    """Rows that went, as claude-mem counts them. The audit row of the purge has those of each table."""
+
+    observations: int
+    agentEvents: int
+    sessions: int
+    jobs: int
 
 
 class Purged(TypedDict):
@@ -55,16 +63,16 @@ class Purged(TypedDict):
 
     purged: Literal[True]
     projectId: str
-    counts: Counts
+    counts: PurgedCounts
 
 
 async def delete_memory(request: Request, principal: Eraser, memory_id: str) -> Response:
     """Forget one memory, with the events that it came from and all that was made on the way."""
     try:
-        counts = await forget.delete_memory(state_of(request).pool, reach_of(request, principal), memory_id)
+        await forget.delete_memory(state_of(request).pool, reach_of(request, principal), memory_id)
     except NotFound:
         return _not_found()
-    return json_response({"deleted": True, "id": memory_id, "counts": counts})
+    return json_response({"deleted": True, "id": memory_id})
 
 
 async def delete_project_memory(request: Request, principal: Eraser, project_id: str) -> Response:
@@ -73,7 +81,13 @@ async def delete_project_memory(request: Request, principal: Eraser, project_id:
         found, counts = await forget.purge_project(state_of(request).pool, reach_of(request, principal), project_id)
     except NotFound:
         return _not_found()
-    return json_response({"purged": True, "projectId": found, "counts": counts})
+    told: PurgedCounts = {
+        "observations": counts["observations"],
+        "agentEvents": counts["agentEvents"],
+        "sessions": counts["sessions"],
+        "jobs": counts["jobs"],
+    }
+    return json_response({"purged": True, "projectId": found, "counts": told})
 
 
 async def post_forget(request: Request, principal: Eraser) -> Response:

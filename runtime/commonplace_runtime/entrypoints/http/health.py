@@ -142,11 +142,12 @@ async def get_readiness(request: Request) -> Response:
 
 
 async def get_health(request: Request) -> Response:
-    """The same for people and for claude-mem's client, with what we are."""
+    """The same for people and for claude-mem's client, with what we are; `degraded` when Redis is away, too."""
     state = state_of(request)
     found = await readiness(state.pool)
+    statuses = {"postgres": found.problem or "ok"}
     body: dict[str, Any] = {
-        "status": "ok" if found.problem is None else "degraded",
+        "status": "ok",
         "runtime": RUNTIME,
         "implementation": "commonplace",
         "version": contract.VERSION,
@@ -159,19 +160,19 @@ async def get_health(request: Request) -> Response:
         "initialized": found.problem is None,
         "mcpReady": True,
         "ai": {"provider": "disabled", "authMethod": "api-key", "lastInteraction": None},
-        "dependencies": {
-            "degraded": found.problem is not None,
-            "statuses": {"postgres": found.problem or "ok"},
-        },
+        "dependencies": {"degraded": False, "statuses": statuses},
         "rateLimits": {},
     }
     if state.has_doorbell:
-        redis_status = "ok" if await state.doorbell.answers() else "unavailable"
-        # Without Redis a job waits for the next poll: worth telling, and no reason to be taken out of service.
-        body["dependencies"]["statuses"]["redis"] = redis_status
+        # Without Redis a job waits for the next poll: worth an alert, which is why readiness does not ask for it.
+        statuses["redis"] = "ok" if await state.doorbell.answers() else "unavailable"
         lanes = await state.lanes.look(state.pool)
-        body["queue"] = {**_ENGINE, "redis": {"status": redis_status, **_REDIS}, "lanes": lanes}
-    return json_response(body, 200 if found.problem is None else 503)
+        body["queue"] = {**_ENGINE, "redis": {"status": statuses["redis"], **_REDIS}, "lanes": lanes}
+    if all(status == "ok" for status in statuses.values()):
+        return json_response(body)
+    body["status"] = "degraded"
+    body["dependencies"]["degraded"] = True
+    return json_response(body, 503)
 
 
 async def get_info(request: Request) -> Response:

@@ -145,7 +145,7 @@ async def get_keys(request: Request, principal: KeyHolder) -> Response:
 
 async def revoke_key(request: Request, principal: KeyHolder, key_id: str) -> Response:
     """Revoke a key, this one too: it is refused from its next request on."""
-    revoked = await keys.revoke_key(state_of(request).pool, reach_of(request, principal), key_id)
+    revoked = await keys.revoke_key(state_of(request).pool, principal, reach_of(request, principal), key_id)
     return json_response({"id": revoked, "status": "revoked"})
 
 

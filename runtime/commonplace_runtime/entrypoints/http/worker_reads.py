@@ -311,9 +311,9 @@ def _ids(given: Json, issues: list[Issue]) -> list[int | str]:
         return []
     ids: list[int | str] = []
     for place, each in enumerate(given):
-        if isinstance(each, str):
+        if isinstance(each, str | int) and not isinstance(each, bool):
             ids.append(each)
-        elif isinstance(each, int | float) and not isinstance(each, bool) and each == int(each):
+        elif isinstance(each, float) and each.is_integer():  # not so NaN and Infinity, which JSON in a string may spell
             ids.append(int(each))
         else:
             issues.append(wrong_type(("ids", place), "number", type_name(each)))

@@ -87,6 +87,20 @@ RETURN commonplace.memory_json(m) || jsonb_build_object('score', NULL, 'tags', m
     'visibility', m.visibility, 'actor', m.owner_actor, 'supersededBy', m.superseded_by,
     'validFromEpoch', commonplace.epoch_ms(m.valid_from), 'validToEpoch', commonplace.epoch_ms(m.valid_to));
 
+-- About how much of an answer a memory is. Neither figure unpacks what is stored apart.
+CREATE FUNCTION commonplace.answer_bytes(m commonplace.memories) RETURNS bigint LANGUAGE sql STABLE
+RETURN octet_length(m.content) + octet_length(coalesce(m.title, '')) + 4 * (pg_column_size(m.metadata) + pg_column_size(m.tags));
+
+-- Those of the ids, in their order, that one answer takes: up to 8 MB, and always the first. Whoever answers holds all of it.
+CREATE FUNCTION commonplace.answerable(p_team_id uuid, p_ids uuid[]) RETURNS uuid[] LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp AS $$
+    SELECT array_agg(id ORDER BY place) FROM (
+        SELECT hit.id, hit.place, sum(one.bytes) OVER (ORDER BY hit.place) AS bytes
+        FROM unnest(p_ids) WITH ORDINALITY AS hit (id, place) CROSS JOIN LATERAL (SELECT commonplace.answer_bytes(m) AS bytes
+            FROM commonplace.memories m WHERE m.team_id = p_team_id AND m.id = hit.id OFFSET 0) AS one) AS measured
+    WHERE place = 1 OR bytes <= 8000000
+$$;
+
 -- One memory, or NULL. p_action: what audit calls the read.
 CREATE FUNCTION commonplace.get_memory_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
     p_memory_id text, p_action text)
@@ -129,8 +143,7 @@ DECLARE
     until timestamptz := (p_wanted ->> 'until')::timestamptz;
     with_superseded boolean := coalesce((p_wanted ->> 'superseded')::boolean, false);
 BEGIN
-    -- Neither figure unpacks what is stored apart.
-    RETURN QUERY SELECT m.id, m.number, (octet_length(m.content) + 4 * pg_column_size(m.metadata))::bigint
+    RETURN QUERY SELECT m.id, m.number, commonplace.answer_bytes(m)
         FROM commonplace.memories m
         WHERE m.team_id = p_team_id AND (p_project_id IS NULL OR m.project_id = p_project_id)
             AND (m.visibility = 'team' OR m.owner_actor = p_actor)
@@ -418,6 +431,27 @@ BEGIN
 END
 $$;
 
+-- Whether an actor may see a raw event, which says what its memories say: not where one of them is private to somebody else, nor, of
+-- what others captured, where the team's memories are private by default.
+CREATE FUNCTION commonplace.may_see_event(p_team_id uuid, p_actor text, p_event_id uuid, p_event_actor text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT p_event_actor = p_actor OR NOT (
+        EXISTS (SELECT FROM commonplace.teams t WHERE t.id = p_team_id AND t.default_visibility = 'private')
+        OR EXISTS (SELECT FROM commonplace.memory_sources s JOIN commonplace.memories m ON m.team_id = p_team_id AND m.id = s.memory_id
+            WHERE s.team_id = p_team_id AND s.event_id = p_event_id AND m.visibility = 'private' AND m.owner_actor <> p_actor))
+$$;
+
+-- One event of the team in the shape of the wire, or NULL for none that the actor may see.
+CREATE FUNCTION commonplace.get_event_v2(p_team_id uuid, p_actor text, p_event_id text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM set_config('app.team_id', p_team_id::text, true);
+    RETURN (SELECT commonplace.event_json(e) FROM commonplace.events e
+            WHERE e.team_id = p_team_id AND e.id = commonplace.uuid_or_null(p_event_id)
+                AND commonplace.may_see_event(p_team_id, p_actor, e.id, e.actor));
+END
+$$;
+
 -- What was made of an event and the caller may see, oldest first, each with the link that tells of its making; NULL for no such
 -- event. CM100: it is of another project than the key's.
 CREATE FUNCTION commonplace.event_observations_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
@@ -440,7 +474,11 @@ BEGIN
                 'sourceType', s.source_type, 'sourceId', s.source_id, 'generationJobId', s.job_id,
                 'createdAtEpoch', commonplace.epoch_ms(s.created_at))) ORDER BY m.number, s.source_type, s.source_id), '[]')
     INTO answer FROM commonplace.memory_sources s JOIN commonplace.memories m ON m.team_id = p_team_id AND m.id = s.memory_id
-    WHERE s.team_id = p_team_id AND s.event_id = event.id AND (m.visibility = 'team' OR m.owner_actor = p_actor);
+    WHERE s.team_id = p_team_id AND s.event_id = event.id AND m.id = ANY (commonplace.answerable(p_team_id, ARRAY(
+        SELECT seen.id FROM commonplace.memory_sources made JOIN commonplace.memories seen ON seen.team_id = p_team_id
+            AND seen.id = made.memory_id
+        WHERE made.team_id = p_team_id AND made.event_id = event.id AND (seen.visibility = 'team' OR seen.owner_actor = p_actor)
+        ORDER BY seen.number)));
     INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)
     VALUES (p_team_id, event.project_id, p_key_id, p_actor, p_request_id, 'observation.read', 'observation',
         jsonb_build_object('mode', 'event_observations', 'eventId', event.id, 'resultCount', jsonb_array_length(answer),
@@ -455,6 +493,8 @@ GRANT EXECUTE ON FUNCTION
     commonplace.create_project_v1(uuid, uuid, uuid, text, text, jsonb),
     commonplace.get_project_v1(uuid, uuid, uuid, text, text, text),
     commonplace.memory_resource(commonplace.memories),
+    commonplace.answer_bytes(commonplace.memories),
+    commonplace.answerable(uuid, uuid[]),
     commonplace.get_memory_v1(uuid, uuid, uuid, text, text, text, text),
     commonplace.find_memories(uuid, uuid, text, jsonb, integer, integer),
     commonplace.list_memories_v1(uuid, uuid, uuid, text, text, jsonb, integer, integer),
@@ -465,5 +505,7 @@ GRANT EXECUTE ON FUNCTION
     commonplace.create_memory_v1(uuid, uuid, uuid, text, text, text, jsonb),
     commonplace.supersede_memory_v1(uuid, uuid, uuid, text, text, text, text, text),
     commonplace.update_memory_v1(uuid, uuid, uuid, text, text, text, text, jsonb),
+    commonplace.may_see_event(uuid, text, uuid, text),
+    commonplace.get_event_v2(uuid, text, text),
     commonplace.event_observations_v1(uuid, uuid, uuid, text, text, text)
 TO commonplace_runtime;

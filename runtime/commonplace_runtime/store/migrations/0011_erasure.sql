@@ -116,17 +116,22 @@ RETURN (SELECT coalesce(jsonb_object_agg(key, value), '{}')
     WHERE key IN ('requestId', 'mode') OR jsonb_typeof(value) = 'number' OR key = 'counts' AND jsonb_typeof(value) = 'object')
     || '{"erased": true}';
 
--- Rows of the team's audit that are about, or name, one of the ids and still have content. Planned for each call: a plan made
--- while the table was small would go through all of the team's rows.
+-- Whether an audit row tells of what was captured; the others tell of keys, teams, projects and erasures, and stay.
+CREATE FUNCTION commonplace.is_about_memory(p_resource_type text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_resource_type NOT IN ('api_key', 'team', 'team_member', 'project', 'quota', 'audit_log', 'erasure');
+
+-- Rows of the team's audit that are about, or name, one of the ids and still have content. What tells of keys or projects is never
+-- among them: an import names the ids of its memories, and may name that of a key. Planned for each call: a plan made while the
+-- table was small would go through all of the team's rows.
 CREATE FUNCTION commonplace.audit_naming(p_team_id uuid, p_ids text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE
     SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_custom_plan AS $$
 BEGIN
     RETURN ARRAY(
         SELECT number FROM commonplace.audit_log WHERE team_id = p_team_id AND resource_id = ANY (p_ids)
-            AND NOT details @> '{"erased": true}'
+            AND commonplace.is_about_memory(resource_type) AND NOT details @> '{"erased": true}'
         UNION
         SELECT number FROM commonplace.audit_log WHERE details ? 'observationIds' AND details -> 'observationIds' ?| p_ids
-            AND team_id = p_team_id AND NOT details @> '{"erased": true}');
+            AND team_id = p_team_id AND commonplace.is_about_memory(resource_type) AND NOT details @> '{"erased": true}');
 END
 $$;
 
@@ -148,10 +153,6 @@ BEGIN
     RETURN cardinality(numbers);
 END
 $$;
-
--- Whether an audit row tells of what was captured; the others tell of keys, teams, projects and erasures, and stay.
-CREATE FUNCTION commonplace.is_about_memory(p_resource_type text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN p_resource_type NOT IN ('api_key', 'team', 'team_member', 'project', 'quota', 'audit_log', 'erasure');
 
 -- Whether an audit row of a team is about a job, or names a memory, that is not there any more.
 CREATE FUNCTION commonplace.names_gone(p_team_id uuid, p_type text, p_resource_id text, p_details jsonb) RETURNS boolean
@@ -255,11 +256,13 @@ BEGIN
         memories := ARRAY(SELECT m.id FROM commonplace.memories m WHERE m.team_id = p_team_id AND m.project_id = p_project_id
             AND (m.visibility = 'team' OR m.owner_actor = p_actor) AND commonplace.tells_of_file(m.metadata, file));
         events := ARRAY(SELECT e.id FROM commonplace.events e WHERE e.team_id = p_team_id AND e.project_id = p_project_id
-            AND commonplace.tells_of_file(e.payload, file));
+            AND commonplace.tells_of_file(e.payload, file) AND commonplace.may_see_event(p_team_id, p_actor, e.id, e.actor));
     ELSIF p_what = 'session' THEN
         events := ARRAY(SELECT e.id FROM commonplace.events e WHERE e.team_id = p_team_id AND e.session_id = ANY (given)
+                AND commonplace.may_see_event(p_team_id, p_actor, e.id, e.actor)
             UNION ALL SELECT e.id FROM commonplace.events e WHERE e.team_id = p_team_id AND e.project_id = p_project_id
-                AND e.session_id IS NULL AND e.content_session_id = p_selection ->> 'contentSessionId');
+                AND e.session_id IS NULL AND e.content_session_id = p_selection ->> 'contentSessionId'
+                AND commonplace.may_see_event(p_team_id, p_actor, e.id, e.actor));
         memories := ARRAY(SELECT m.id FROM commonplace.memories m WHERE m.team_id = p_team_id AND m.session_id = ANY (given)
                 AND (m.visibility = 'team' OR m.owner_actor = p_actor)
             UNION SELECT unnest(commonplace.made_of(p_team_id, p_actor, events)));
@@ -623,6 +626,11 @@ BEGIN
         IF e.what = 'session' AND e.selection -> 'sessions' = '[]' AND chosen.events = '{}' THEN
             RETURN NULL;
         END IF;
+        -- A session in which others captured what the actor may not see goes on without what the actor sees.
+        e.selection := e.selection || CASE e.what WHEN 'session' THEN jsonb_build_object('sessions', (
+            SELECT coalesce(jsonb_agg(given), '[]') FROM jsonb_array_elements_text(e.selection -> 'sessions') AS given
+            WHERE NOT EXISTS (SELECT FROM commonplace.events v WHERE v.team_id = p_team_id AND v.session_id = given::uuid
+                AND NOT commonplace.may_see_event(p_team_id, p_actor, v.id, v.actor)))) ELSE '{}' END;
     END IF;
     SELECT coalesce(jsonb_agg(jsonb_build_object('id', id, 'title', title, 'kind', kind) ORDER BY number DESC), '[]') INTO listed FROM (
         (SELECT id, title, kind, number FROM commonplace.memories WHERE team_id = p_team_id AND project_id = e.project_id

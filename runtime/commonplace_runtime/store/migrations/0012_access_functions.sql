@@ -187,7 +187,8 @@ BEGIN
         published_at, minted_by)
     VALUES ((p_key ->> 'id')::uuid, p_team_id, meant, p_key ->> 'label', p_actor,
         ARRAY(SELECT jsonb_array_elements_text(p_key -> 'scopes')), p_key ->> 'tokenId', p_key ->> 'tokenHash', 'published',
-        least(now() + make_interval(hours => 24 * (p_key ->> 'expiresInDays')::integer), minter.expires_at), now(), p_key_id)
+        least(now() + make_interval(hours => 24 * (p_key ->> 'expiresInDays')::integer), minter.expires_at,
+            CASE minter.state WHEN 'grace' THEN minter.grace_until END), now(), p_key_id)
     RETURNING * INTO minted;
     INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, resource_id, details)
     VALUES (p_team_id, meant, p_key_id, p_actor, p_request_id, 'api_key.create', 'api_key', minted.id::text,
@@ -225,10 +226,11 @@ BEGIN
 END
 $$;
 
--- The key is refused from its next request on. Returns {"id", "outcome": revoked|managed}, or NULL for no such key.
--- managed: an ApiKey object owns it, whose operator would issue another one.
+-- The key is refused from its next request on. Returns {"id", "outcome": revoked|managed|wider}, or NULL for no such key.
+-- managed: an ApiKey object owns it, whose operator would issue another one. wider: it may do something that is not among p_scopes, and
+-- is not the caller's own; who holds a narrow key must not shut out those who could revoke it.
 CREATE FUNCTION commonplace.revoke_key_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
-    p_revoked_id text)
+    p_revoked_id text, p_scopes text[])
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known commonplace.api_keys;
@@ -240,6 +242,8 @@ BEGIN
         RETURN NULL;
     ELSIF known.state <> 'revoked' AND known.owner_uid IS NOT NULL THEN
         RETURN jsonb_build_object('id', known.id, 'outcome', 'managed');
+    ELSIF known.state <> 'revoked' AND known.id <> p_key_id AND NOT known.scopes <@ p_scopes AND NOT '*' = ANY (p_scopes) THEN
+        RETURN jsonb_build_object('id', known.id, 'outcome', 'wider');
     END IF;
     UPDATE commonplace.api_keys SET state = 'revoked', revoked_at = now(), updated_at = now()
         WHERE team_id = p_team_id AND id = known.id AND state <> 'revoked';
@@ -345,7 +349,7 @@ GRANT EXECUTE ON FUNCTION
     commonplace.mint_key_v1(uuid, uuid, uuid, text, text, jsonb),
     commonplace.iso_micros(timestamptz),
     commonplace.list_keys_v1(uuid, uuid, uuid, text, text, integer, timestamptz, uuid),
-    commonplace.revoke_key_v1(uuid, uuid, uuid, text, text, text),
+    commonplace.revoke_key_v1(uuid, uuid, uuid, text, text, text, text[]),
     commonplace.audit_actions(uuid, jsonb, text),
     commonplace.list_audit_v1(uuid, uuid, uuid, text, text, jsonb, integer)
 TO commonplace_runtime;

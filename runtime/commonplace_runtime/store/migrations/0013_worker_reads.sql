@@ -159,7 +159,7 @@ $$;
 
 -- A memory as these routes list it; with p_whole also what it says.
 CREATE FUNCTION commonplace.worker_json(m commonplace.memories, p_whole boolean) RETURNS jsonb LANGUAGE sql STABLE
-RETURN jsonb_build_object('number', m.number, 'id', m.id, 'kind', m.kind, 'title', m.title, 'opening', left(m.content, 300),
+RETURN jsonb_build_object('number', m.number, 'id', m.id, 'kind', left(m.kind, 200), 'title', left(m.title, 1000), 'opening', left(m.content, 300),
     'sessionId', m.session_id, 'createdAtEpoch', commonplace.epoch_ms(m.created_at),
     'project', coalesce(m.metadata ->> 'project',
         (SELECT s.metadata ->> 'project' FROM commonplace.sessions s WHERE s.team_id = m.team_id AND s.id = m.session_id),
@@ -299,7 +299,8 @@ BEGIN
 END
 $$;
 
--- The memories that these numbers and ids name, as far as the caller sees them; superseded ones too, for they were asked for.
+-- The memories that these numbers and ids name, as far as the caller sees them and one answer takes; superseded ones too, for they
+-- were asked for.
 CREATE FUNCTION commonplace.memory_batch_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
     p_numbers integer[], p_ids text[], p_names text[], p_oldest_first boolean, p_limit integer)
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -318,7 +319,8 @@ BEGIN
             AND (p_names IS NULL OR p.name = ANY (p_names) OR EXISTS (SELECT FROM commonplace.memory_repositories r
             WHERE r.team_id = p_team_id AND r.memory_id = m.id AND r.repository = ANY (p_names)))
         ORDER BY CASE WHEN p_oldest_first THEN m.number ELSE -m.number END LIMIT p_limit) AS listed;
-    RETURN commonplace.worker_answer(p_team_id, p_key_id, p_key_project, p_actor, p_request_id, 'batch', found, true,
+    RETURN commonplace.worker_answer(p_team_id, p_key_id, p_key_project, p_actor, p_request_id, 'batch',
+        commonplace.answerable(p_team_id, found), true,
         jsonb_build_object('projects', p_names, 'limit', p_limit));
 END
 $$;

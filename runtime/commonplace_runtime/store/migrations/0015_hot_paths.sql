@@ -245,7 +245,7 @@ END
 $$;
 
 -- Recall, as 0003 says: what it shows of the memories found is gathered by one statement, each by its id (OFFSET 0), whatever the
--- planner would rather read all of.
+-- planner would rather read all of. An answer ends at 8 MB, and has always the best: whoever answers holds all of it.
 CREATE OR REPLACE FUNCTION commonplace.recall_v1(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
     p_mode text, p_project text, p_query text, p_limit integer, p_platform text, p_via text)
 RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -272,15 +272,19 @@ BEGIN
             'kind', m.kind, 'title', m.title, 'content', m.content, 'metadata', m.metadata,
             'createdAtEpoch', floor(extract(epoch FROM m.created_at) * 1000)::bigint,
             'updatedAtEpoch', floor(extract(epoch FROM m.updated_at) * 1000)::bigint,
-            'sources', coalesce(source.list, '[]'), 'score', round(scores[place]::numeric, 6)) ORDER BY place)
-    INTO answer
-    FROM unnest(ids) WITH ORDINALITY AS hit (id, place)
-    CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = hit.id OFFSET 0) AS m
+            'sources', coalesce(source.list, '[]'), 'score', round(scores[place]::numeric, 6)) ORDER BY place),
+        array_agg(m.id ORDER BY place)
+    INTO answer, ids
+    FROM (
+        SELECT m.*, place, sum(octet_length(m.content) + 4 * pg_column_size(m.metadata)) OVER (ORDER BY place) AS bytes
+        FROM unnest(ids) WITH ORDINALITY AS hit (id, place)
+        CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = hit.id OFFSET 0) AS m) AS m
     LEFT JOIN (
         SELECT s.memory_id, jsonb_agg(jsonb_build_object('sourceType', s.source_type, 'sourceId', s.source_id)
             ORDER BY s.created_at, s.source_id) AS list
         FROM commonplace.memory_sources s WHERE s.team_id = p_team_id AND s.memory_id = ANY (ids) GROUP BY s.memory_id
-    ) AS source ON source.memory_id = m.id;
+    ) AS source ON source.memory_id = m.id
+    WHERE place = 1 OR bytes <= 8000000;
     INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)
     VALUES (p_team_id, meant, p_key_id, p_actor, p_request_id, 'observation.read', 'observation',
         jsonb_build_object('mode', p_mode, 'limit', p_limit, 'resultCount', coalesce(cardinality(ids), 0),

@@ -180,7 +180,7 @@ async def test_the_queue_is_told_as_it_is(api_settings: Settings, redis_server: 
         assert (told["engine"], told["implementation"]) == ("bullmq", "taskiq+postgres")
         assert [lane["kind"] for lane in told["lanes"]] == ["event", "summary"]
     assert health["queue"]["redis"]["status"] == "ok"
-    assert (without.status_code, without.json()["queue"]["redis"]["status"]) == (200, "unavailable")
+    assert (without.status_code, without.json()["queue"]["redis"]["status"]) == (503, "unavailable")
     async with served(create_app(api_settings)) as url, httpx2.AsyncClient(timeout=20) as http:
         assert "queue" not in (await http.get(f"{url}/api/health")).json()
         info = (await http.get(f"{url}/v1/info")).json()

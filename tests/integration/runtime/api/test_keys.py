@@ -331,3 +331,26 @@ async def test_a_host_that_is_one_is_what_clients_dial(http: httpx2.AsyncClient,
     answer = await http.get("/v1/connect", headers={**key.headers, "Host": host, "X-Forwarded-Host": "evil.example"})
     assert answer.json()["mcpUrl"] == f"http://{host}/v1/mcp"
     assert "POST /v1/keys" in answer.json()["hint"]
+
+
+async def test_a_narrow_key_shuts_no_wider_one_out(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team = await make_team(admin_pool)
+    wide = await make_key(admin_pool, team.id, scopes=("*",))
+    peer = await make_key(admin_pool, team.id, scopes=("memories:write",))
+    narrow = await make_key(admin_pool, team.id, scopes=("memories:write",))
+    refused = await http.delete(f"/v1/keys/{wide.id}", headers=narrow.headers)
+    assert (refused.status_code, refused.json()["error"]) == (403, "Forbidden")
+    assert (await http.get("/v1/keys", headers=wide.headers)).status_code == 200
+    assert (await http.delete(f"/v1/keys/{peer.id}", headers=narrow.headers)).status_code == 200
+    assert (await http.delete(f"/v1/keys/{narrow.id}", headers=wide.headers)).status_code == 200
+    assert (await http.delete(f"/v1/keys/{wide.id}", headers=wide.headers)).status_code == 200
+
+
+async def test_a_key_that_is_being_rotated_out_mints_none_that_outlives_it(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    team = await make_team(admin_pool)
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    old = await make_key(admin_pool, team.id, state="grace", grace_until=ends)
+    for body in ({}, {"expiresInDays": 30}):
+        assert datetime.fromisoformat((await mint(http, old, **body))["expiresAt"]) <= ends

@@ -310,3 +310,24 @@ async def test_a_list_reads_past_nobody_elses_memories(
         )
     assert len(page["memories"]) == 10
     assert rows_read <= 21, "the page and one more, then each of its memories by its id"
+
+
+async def test_raw_events_behind_private_memories_are_neither_read_nor_forgotten_by_others(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    team = await make_team(admin_pool, default_visibility="private")
+    mine = await make_key(admin_pool, team.id, actor="human:me")
+    yours = await make_key(admin_pool, team.id, actor="human:you")
+    session = await make_session(admin_pool, team, content_session_id="session-1")
+    body = make_event(serverSessionId=session, payload={"tool_input": {"file_path": "src/secret.py"}})
+    event = (await http.post("/v1/events", json=body, headers=mine.headers)).json()["event"]["id"]
+
+    assert (await http.get(f"/v1/events/{event}", headers=yours.headers)).status_code == 404
+    for selection in ({"file": "secret.py", "projectId": "default"}, {"contentSessionId": "session-1"}):
+        for dry_run in (True, False):
+            told = await http.post("/v1/forget", json={**selection, "dryRun": dry_run}, headers=yours.headers)
+            assert told.status_code == 200, told.text
+            assert set(told.json()["counts"].values()) == {0}
+    assert (await http.get(f"/v1/events/{event}", headers=mine.headers)).status_code == 200
+    told = await http.post("/v1/forget", json={"contentSessionId": "session-1"}, headers=mine.headers)
+    assert (told.json()["counts"]["agentEvents"], told.json()["counts"]["sessions"]) == (1, 1)

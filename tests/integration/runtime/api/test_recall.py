@@ -228,3 +228,19 @@ async def test_each_read_is_audited_without_the_secret_in_the_question(
         "observationIds": [memory],
         "requestId": row["request_id"],
     }
+
+
+async def test_no_answer_is_larger_than_a_server_can_hold(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team, key = await make_world(admin_pool)
+    for _ in range(3):
+        await make_memory(admin_pool, team, "banana " + "x y " * 750_000)
+    numbers = [row["number"] for row in await admin_pool.fetch("SELECT number FROM commonplace.memories")]
+    for path, body, name in (
+        ("/v1/search", {"query": "banana"}, "observations"),
+        ("/v1/context", {}, "observations"),
+        ("/api/observations/batch", {"ids": numbers}, None),
+    ):
+        answer = await http.post(path, json=body, headers=key.headers)
+        assert answer.status_code == 200, answer.text[:200]
+        found = answer.json() if name is None else answer.json()[name]
+        assert len(found) == 2, path

@@ -624,3 +624,26 @@ async def test_each_batch_is_audited_with_what_became_of_it(http: httpx2.AsyncCl
     assert {(row["request_id"], row["details"]["requestId"], row["actor"]) for row in rows} == {
         ("r-1", "r-1", "agent:tester")
     }
+
+
+async def test_what_lists_show_is_bounded(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team = await make_team(admin_pool)
+    key = await make_key(admin_pool, team.id)
+    long = "t" * 10_000
+    lines = [
+        memory("a", title=long),
+        memory("b", kind=long),
+        memory("c", tags=["x"] * 1001),
+        memory("d", tags=[long] * 30),
+    ]
+    assert counts(await imported(http, key, [HEADER, *lines])) == {"failed": 4}
+
+
+async def test_the_audit_of_a_key_survives_a_memory_with_its_id(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team = await make_team(admin_pool)
+    key = await make_key(admin_pool, team.id)
+    minted = (await http.post("/v1/keys", json={"label": "kept"}, headers=key.headers)).json()["id"]
+    assert counts(await imported(http, key, [HEADER, memory("x", id=minted)])) == {"imported": 1}
+    assert (await http.delete(f"/v1/memories/{minted}", headers=key.headers)).status_code == 200
+    details = await admin_pool.fetchval("SELECT details FROM commonplace.audit_log WHERE action = 'api_key.create'")
+    assert details["label"] == "kept"

@@ -563,6 +563,8 @@ async def test_a_batch_is_ordered_narrowed_and_forgiving(http: httpx2.AsyncClien
         ({"ids": [1, None]}, ["ids", 1]),
         ({"ids": [True]}, ["ids", 0]),
         ({"ids": [1.5]}, ["ids", 0]),
+        ({"ids": "[1e999]"}, ["ids", 0]),
+        ({"ids": "[1, NaN]"}, ["ids", 1]),
         ({"ids": [1] * 501}, ["ids"]),
         ({"ids": [1], "orderBy": "best"}, ["orderBy"]),
         ({"ids": [1], "limit": 0}, ["limit"]),

@@ -49,6 +49,8 @@ def test_a_cursor_names_its_place(place: Place) -> None:
         Place(project_id="x" * 36, kind="memories", after="-1"),
         Place(project_id="x" * 36, kind="memories", after="1" * 30),
         Place(project_id="x" * 36, kind="sessions", after="1"),
+        Place(project_id="x" * 36, kind="sessions", after="-" * 36),
+        Place(project_id="x" * 36, kind="sessions", after="0" * 36),
         Place(project_id="x", kind="memories"),
     ],
 )
