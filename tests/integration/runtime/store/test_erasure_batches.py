@@ -10,13 +10,17 @@ import pytest
 from commonplace_runtime.domain.erasure import MOST_ROWS, Selection, next_rows
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.models import Json, KeyId, ProjectId, Reach, TeamId
+from commonplace_runtime.entrypoints.http.app import create_app
 from commonplace_runtime.ids import uuid7
-from commonplace_runtime.services import forget
+from commonplace_runtime.services import forget, housekeeping
 from commonplace_runtime.services.generate import run_group
 from commonplace_runtime.services.housekeeping import keep_house
+from commonplace_runtime.settings import Settings
 from commonplace_runtime.store import erasures, jobs
 from commonplace_runtime.store.erasures import Erasure
 from commonplace_runtime.store.pool import Pool
+from tests.api_server import served
+from tests.conftest import Database
 from tests.integration.runtime.worker.support import (
     ScriptedGenerator,
     Tenant,
@@ -144,6 +148,24 @@ async def test_an_erasure_that_cannot_be_finished_keeps_no_other_waiting(
 
     assert (await left(admin_pool, stuck))["memories"] == 5
     assert set((await left(admin_pool, other)).values()) == {0}
+
+
+async def test_an_erasure_that_dies_is_finished_where_there_is_no_worker(
+    database: Database, admin_pool: Pool, runtime_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "WATCH_SECONDS", 0.05)
+    tenant = await make_tenant(admin_pool)
+    await fill(admin_pool, tenant, 5)
+    await begin_purge(runtime_pool, tenant)
+    await admin_pool.execute("UPDATE commonplace.erasures SET lease_until = now() - interval '1 s'")
+
+    async def is_done() -> bool:
+        return bool(await admin_pool.fetchval("SELECT bool_and(phase = 'done') FROM commonplace.erasures"))
+
+    async with served(create_app(Settings.model_validate({"database_url": database.runtime_url}))):
+        await until(is_done)
+
+    assert set((await left(admin_pool, tenant)).values()) == {0}
 
 
 async def test_an_audit_row_of_an_odd_shape_does_not_stop_an_erasure(admin_pool: Pool, runtime_pool: Pool) -> None:
