@@ -71,12 +71,26 @@ async def purge_project(pool: Pool, reach: Reach, project: str, *, via: str | No
 
 
 async def finish_erasures(pool: Pool) -> int:
-    """Finish what others left behind, of any team; how many erasures that were. Raises Unavailable."""
+    """
+    Finish what others left behind, of any team; how many erasures that were.
+
+    One that cannot be finished now is tried again another time, and keeps none of the others waiting. Raises
+    Unavailable.
+    """
     finished = 0
-    while (erasure := await erasures.resume(pool)) is not None:
+    tried: set[str] = set()
+    while (erasure := await erasures.resume(pool)) is not None and erasure.id not in tried:
+        tried.add(erasure.id)
         log.info("erasure_resumed", erasure=erasure.id, team=erasure.team_id)
-        await _erase(pool, erasure)
-        finished += 1
+        try:
+            counts = await _erase(pool, erasure)
+        except Unavailable as error:
+            log.warning("erasure_left_behind", erasure=erasure.id, team=erasure.team_id, reason=error.message)
+        except Exception:
+            log.exception("erasing_broke", erasure=erasure.id, team=erasure.team_id)
+        else:
+            log.info("erasure_finished", erasure=erasure.id, team=erasure.team_id, **counts)
+            finished += 1
     return finished
 
 

@@ -1,5 +1,7 @@
 """Remove what time has made useless, in small steps, and finish what others left behind."""
 
+import asyncio
+import random
 from typing import Final
 
 import structlog
@@ -12,6 +14,7 @@ from commonplace_runtime.store.pool import Pool
 log = structlog.get_logger(__name__)
 
 BATCH_ROWS: Final = 5000
+WATCH_SECONDS: Final = 60.0
 
 
 async def keep_house(pool: Pool) -> bool:
@@ -38,3 +41,19 @@ async def keep_house(pool: Pool) -> bool:
     if any(removed.values()):
         log.info("house_kept", **removed)
     return max(removed.values()) >= BATCH_ROWS
+
+
+async def watch_erasures(pool: Pool) -> None:
+    """
+    Finish erasures that others left behind, every WATCH_SECONDS until cancelled.
+
+    For the api: where nothing is queued there may be no worker, and what was to be forgotten must not wait for one.
+    """
+    while True:
+        await asyncio.sleep(WATCH_SECONDS * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+        try:
+            await finish_erasures(pool)
+        except Unavailable as error:
+            log.warning("erasures_left_behind", reason=error.message)
+        except Exception:
+            log.exception("erasing_broke")

@@ -25,8 +25,10 @@ _SQL = statements("roles_missing")
 
 LOCK_SECONDS: Final = 120.0
 """How long a migration tries to get its tables from those who work on them."""
-_LOCK_ATTEMPT: Final = "300ms"
+_LOCK_ATTEMPT_MS: Final = 300
 """Shorter than Postgres' deadlock_timeout: it is we who give way, and nobody is held up longer."""
+_LONGEST_LOCK_ATTEMPT_MS: Final = 3000
+"""Where statements of others take so long that no shorter attempt outlasts them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,16 +156,18 @@ async def _lock(connection: Connection, locks: Sequence[str]) -> None:
     """All of the locks or none, again and again, so that whoever holds one of the tables gets done in between."""
     before = await connection.fetchval("SHOW lock_timeout")
     deadline = monotonic() + LOCK_SECONDS
+    patience = float(_LOCK_ATTEMPT_MS)
     while True:
         try:
             async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_ATTEMPT}'")
+                await connection.execute(f"SET LOCAL lock_timeout = {int(patience)}")
                 for lock in locks:
                     await connection.execute(lock)
             break
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             if monotonic() > deadline:
                 raise
+            patience = min(patience * 1.2, _LONGEST_LOCK_ATTEMPT_MS)
             await asyncio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - not to fall in step with anybody
     await connection.execute(f"SET LOCAL lock_timeout = '{before}'")
 

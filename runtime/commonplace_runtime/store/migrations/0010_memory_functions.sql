@@ -382,8 +382,11 @@ BEGIN
     after.importance := CASE WHEN p_changes ? 'importance' THEN coalesce((p_changes ->> 'importance')::real, 0.5) ELSE held.importance END;
     after.valid_from := CASE WHEN p_changes ? 'validFrom' THEN (p_changes ->> 'validFrom')::timestamptz ELSE held.valid_from END;
     after.valid_to := CASE WHEN p_changes ? 'validTo' THEN (p_changes ->> 'validTo')::timestamptz ELSE held.valid_to END;
-    after.metadata := (CASE WHEN p_changes ? 'clearMetadata' THEN '{}' ELSE held.metadata END || coalesce(p_changes -> 'metadata', '{}'))
-        - ARRAY(SELECT key FROM jsonb_each(coalesce(p_changes -> 'metadata', '{}')) WHERE value = 'null');
+    IF p_changes ?| ARRAY['metadata', 'clearMetadata'] THEN
+        after.metadata := (CASE WHEN p_changes ? 'clearMetadata' OR jsonb_typeof(held.metadata) <> 'object' THEN '{}' ELSE held.metadata END
+            || coalesce(p_changes -> 'metadata', '{}'))
+            - ARRAY(SELECT key FROM jsonb_each(coalesce(p_changes -> 'metadata', '{}')) WHERE value = 'null');
+    END IF;
     IF p_changes ? 'metadata' AND octet_length(after.metadata::text) > 10485760 THEN
         RETURN jsonb_build_object('outcome', 'metadata');
     END IF;

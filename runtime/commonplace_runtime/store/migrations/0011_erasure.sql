@@ -111,7 +111,8 @@ ALTER TABLE commonplace.job_groups ALTER COLUMN lease_token SET DEFAULT (extract
 
 -- What an audit row still says when its content is gone: which request, which kind of read, and figures.
 CREATE FUNCTION commonplace.audit_remains(p_details jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(p_details)
+RETURN (SELECT coalesce(jsonb_object_agg(key, value), '{}')
+    FROM jsonb_each(CASE jsonb_typeof(p_details) WHEN 'object' THEN p_details ELSE '{}' END)
     WHERE key IN ('requestId', 'mode') OR jsonb_typeof(value) = 'number' OR key = 'counts' AND jsonb_typeof(value) = 'object')
     || '{"erased": true}';
 

@@ -535,3 +535,14 @@ async def test_writing_is_refused_over_the_token_cap_and_reading_is_not(
         assert (answer.status_code, answer.json()["error"]) == (402, "quota_exceeded")
     assert await read(http, key, memory["id"]) == memory
     assert await listed(http, key) == ["x"]
+
+
+async def test_metadata_of_an_odd_shape_stays_until_it_is_changed(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team, key = await make_world(admin_pool)
+    memory = await make_memory(admin_pool, team, "Leases end.")
+    await admin_pool.execute("UPDATE commonplace.memories SET metadata = '[1]'")
+
+    weighed = await patch(http, key, memory, importance=0.9)
+    assert (weighed.status_code, weighed.json()["memory"]["metadata"]) == (200, [1])
+    changed = await patch(http, key, memory, metadata={"ticket": 7})
+    assert (changed.status_code, changed.json()["memory"]["metadata"]) == (200, {"ticket": 7})
