@@ -48,7 +48,7 @@ async def start_session(
 
 async def get_session(pool: Pool, principal: Principal, session_id: str) -> SessionRow:
     """One session. Raises NotFound outside the team, NotPermitted outside the project that the key is bound to."""
-    session = await session_store.get(pool, principal.team_id, session_id)
+    session = await session_store.get(pool, principal.team_id, principal.actor, session_id)
     if session is None:
         raise NotFound(_NOT_FOUND)
     if principal.project_id is not None and session["projectId"] != principal.project_id:

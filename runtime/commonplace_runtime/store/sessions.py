@@ -47,11 +47,11 @@ async def start(pool: Pool, principal: Principal, session: NewSessionRow, *, req
     return cast("StartedRow", answer)
 
 
-async def get(pool: Pool, team_id: TeamId, session_id: str) -> SessionRow | None:
-    """One session of the team, or None."""
+async def get(pool: Pool, team_id: TeamId, actor: str, session_id: str) -> SessionRow | None:
+    """One session of the team as the actor is shown it, or None."""
     if "\0" in session_id:  # no id, and nothing that Postgres would take
         return None
-    return cast("SessionRow | None", await fetch_value(pool, _SQL["get"], team_id, session_id))
+    return cast("SessionRow | None", await fetch_value(pool, _SQL["get"], team_id, actor, session_id))
 
 
 async def end(pool: Pool, principal: Principal, session_id: str, *, job_id: str, request_id: str) -> EndedRow | None:

@@ -487,7 +487,53 @@ BEGIN
 END
 $$;
 
+-- A session as an actor is shown it. Where the team's memories are private by default, a prompt is its asker's alone, and the list
+-- of prompts, which may be of several, is nobody's.
+CREATE FUNCTION commonplace.shown_session(s commonplace.sessions, p_actor text) RETURNS commonplace.sessions
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF s.prompt_actor IS NOT NULL AND EXISTS (
+        SELECT FROM commonplace.teams t WHERE t.id = s.team_id AND t.default_visibility = 'private') THEN
+        s.metadata := s.metadata - 'prompts' - CASE WHEN s.prompt_actor = p_actor THEN '' ELSE 'prompt' END;
+    END IF;
+    RETURN s;
+END
+$$;
+
+-- One session of the team in the shape of the wire, as the actor is shown it, or NULL.
+CREATE FUNCTION commonplace.get_session_v2(p_team_id uuid, p_actor text, p_session_id text) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM set_config('app.team_id', p_team_id::text, true);
+    RETURN (SELECT commonplace.session_json(commonplace.shown_session(s, p_actor)) FROM commonplace.sessions s
+            WHERE s.team_id = p_team_id AND s.id = commonplace.uuid_or_null(p_session_id));
+END
+$$;
+
+-- So do the answers to a start and an end.
+DO $$
+DECLARE
+    named regprocedure;
+    known text;
+    changed text;
+BEGIN
+    FOREACH named IN ARRAY ARRAY['commonplace.start_session_v1(uuid, uuid, uuid, text, text, jsonb)'::regprocedure,
+        'commonplace.end_session_v1(uuid, uuid, uuid, text, text, text, uuid)']
+    LOOP
+        known := pg_get_functiondef(named);
+        changed := regexp_replace(known, 'commonplace\.session_json\((started|ended)\)',
+            'commonplace.session_json(commonplace.shown_session(\1, p_actor))');
+        IF changed = known THEN
+            RAISE EXCEPTION '% is not what this migration knows', named;
+        END IF;
+        EXECUTE changed;
+    END LOOP;
+END
+$$;
+
 GRANT EXECUTE ON FUNCTION
+    commonplace.shown_session(commonplace.sessions, text),
+    commonplace.get_session_v2(uuid, text, text),
     commonplace.project_json(commonplace.projects),
     commonplace.list_projects_v1(uuid, uuid, uuid, text, text, text, integer),
     commonplace.create_project_v1(uuid, uuid, uuid, text, text, jsonb),

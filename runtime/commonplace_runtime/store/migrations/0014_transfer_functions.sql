@@ -157,7 +157,8 @@ BEGIN
             place := session.id;
             line := NULL;
             IF p_since IS NULL OR session.updated_at >= p_since THEN
-                line := commonplace.session_line(session, p_project);
+                line := commonplace.session_line(CASE WHEN p_all THEN session ELSE commonplace.shown_session(session, p_actor) END,
+                    p_project);
                 sent := sent + octet_length(line);
                 RETURN NEXT;
             END IF;

@@ -436,3 +436,28 @@ async def test_names_of_any_length_start_a_session(http: httpx2.AsyncClient, adm
     name = "".join(f"{number:08x}" for number in range(0, 2_000_000_000, 4_000_000))
     first = await start(http, key, make_start(externalSessionId=name))
     assert (await start(http, key, make_start(externalSessionId=name), 200))["id"] == first["id"]
+
+
+async def test_in_a_private_team_a_prompt_is_its_askers_alone(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team = await make_team(admin_pool, default_visibility="private")
+    ann, bob = [
+        await make_key(admin_pool, team.id, project_id=team.project_id, actor=actor)
+        for actor in ("human:ann", "human:bob")
+    ]
+    session = await start(http, ann, make_start(metadata={"project": "repo", "prompt": "only mine"}))
+    assert session["metadata"]["prompt"] == "only mine"
+    assert (await read(http, ann, session["id"]))["metadata"]["prompt"] == "only mine"
+    assert (await read(http, bob, session["id"]))["metadata"] == {"project": "repo"}
+    assert (await end(http, bob, session["id"]))["session"]["metadata"] == {"project": "repo"}
+    exported = await http.get("/v1/export", params={"include": "sessions"}, headers=bob.headers)
+    assert exported.status_code == 200
+    assert "only mine" not in exported.text
+    seized = await start(http, bob, make_start(metadata={"prompt": "and mine"}), status=200)
+    assert seized["metadata"] == {"project": "repo", "prompt": "and mine"}
+
+
+async def test_in_a_team_that_shares_prompts_are_seen_by_all(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    team, key = await make_world(admin_pool)
+    other = await make_key(admin_pool, team.id, project_id=team.project_id, actor="human:bob")
+    session = await start(http, key, make_start())
+    assert (await read(http, other, session["id"]))["metadata"]["prompt"] == "fix the tests"
