@@ -76,8 +76,8 @@ FAULTS: Final[tuple[Fault, ...]] = (
     ),
     _fault(
         QuotaExceeded("Monthly request quota reached (10000)", used=10000, cap=10000),
-        "The team's month is used up: requests, or tokens on routes that ask a model. Erasure, export and usage "
-        "are never refused for this.",
+        "The team's month is used up: requests, or tokens on routes that write memories (and on capture, where the "
+        "server's own environment sets the cap). Erasure, export and usage are never refused for this.",
         "Wait for the first of the next UTC month, or have the team's Quota raised. `GET /v1/usage` tells who used it.",
     ),
     _fault(
