@@ -97,9 +97,10 @@ async def test_a_monthly_cap_from_the_environment_meters_by_itself(database: Dat
         assert await statuses(client, key, 1, "/v1/usage") == [200], "what was used can be read above all then"
 
 
-async def test_a_token_cap_from_the_environment_leaves_recall_and_capture_open(
+async def test_a_token_cap_from_the_environment_stops_capture_and_leaves_recall_open(
     database: Database, admin_pool: Pool
 ) -> None:
+    """As claude-mem says of its variable (0066); a Quota's cap leaves capture open."""
     key = await fresh_key(admin_pool)
     await admin_pool.execute(
         "INSERT INTO commonplace.usage_counters (team_id, month, kind, quantity)"
@@ -107,7 +108,7 @@ async def test_a_token_cap_from_the_environment_leaves_recall_and_capture_open(
     )
     async with api(database, COMMONPLACE_MONTHLY_TOKEN_CAP="10") as client:
         assert await statuses(client, key, 1) == [200]
-        assert (await client.post("/v1/events", json=make_event(), headers=key.headers)).status_code == 201
+        assert (await client.post("/v1/events", json=make_event(), headers=key.headers)).status_code == 402
 
 
 async def test_metering_alone_counts_and_refuses_nothing(database: Database, admin_pool: Pool) -> None:

@@ -251,7 +251,7 @@ async def test_a_claim_that_breaks_for_one_team_leaves_the_others_their_turns(
     try:
         await connection.execute(
             "ALTER TABLE commonplace.job_groups ADD CONSTRAINT breaks_a_claim"
-            f" CHECK (lease_token = 0 OR team_id <> '{broken.team_id}')"
+            f" CHECK (leased_by IS NULL OR team_id <> '{broken.team_id}')"
         )
     finally:
         await connection.close()
