@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -23,9 +24,20 @@ ONE_AFTER_THE_OTHER = ("tests/integration/operator/", "tests/integration/demo/",
 """Folders whose tests share one server that serves all of them: an operator watches every namespace."""
 
 
+LONG = (
+    "tests/integration/runtime/api/test_fuzz.py",
+    "tests/integration/runtime/store/test_upgrade.py",
+    "tests/integration/runtime/store/test_plans.py",
+    "tests/integration/runtime/api/test_transfer.py",
+    "tests/integration/runtime/cli/test_dev.py",
+    "tests/contract/test_two_teams.py",
+)
+"""Files with few tests that take long: begun first, so that no worker is left alone with one at the end."""
+
+
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """
-    Hands whole files, and whole folders of `ONE_AFTER_THE_OTHER`, to one worker.
+    Hands whole files, and whole folders of `ONE_AFTER_THE_OTHER`, to one worker: first `LONG`, then where most tests are.
 
     xdist's own `loadgroup` writes to a field that pytest 9 no longer reads.
     """
@@ -37,7 +49,15 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    config.option.loadscopereorder = False  # the order below, which knows of `LONG`
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    files = [item.nodeid.partition("::")[0] for item in items]
+    tests = Counter(files)
+    order = {file: (file not in LONG, -tests[file], place) for place, file in enumerate(dict.fromkeys(files))}
+    items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
 
 
 LOGINS = {
