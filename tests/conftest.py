@@ -37,7 +37,9 @@ LONG = (
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
     """
-    Hands whole files, and whole folders of `ONE_AFTER_THE_OTHER`, to one worker: `LONG` first, then where most tests are.
+    Hands whole files, and whole folders of `ONE_AFTER_THE_OTHER`, to one worker.
+
+    `LONG` first, then where most tests are.
 
     xdist's own `loadgroup` writes to a field that pytest 9 no longer reads.
     """
