@@ -61,7 +61,7 @@ FROM unnest($1::uuid[], $2::uuid[]) AS places (team, project), generate_series(1
 _KEYS = """
 INSERT INTO commonplace.api_keys (id, team_id, project_id, name, actor, scopes, token_id, token_hash, state)
 SELECT gen_random_uuid(), team, project, 'bench', 'agent:bench', '{*}', md5(team::text),
-    CASE WHEN team = $3 THEN $4 ELSE md5(team::text) END, 'published'
+    CASE WHEN team = $3 THEN $4 ELSE encode(sha256(team::text::bytea), 'hex') END, 'published'
 FROM unnest($1::uuid[], $2::uuid[]) AS places (team, project)
 """
 
@@ -387,6 +387,7 @@ def main() -> None:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a second a cell")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long each cell is asked for")
     parser.add_argument("--only", default="", help="parts of the cells' names, by comma")
     parser.add_argument("--sites", default="", help="parts of the databases' titles, by comma")
     parser.add_argument("--callers", default="1,16,64", help="how many connections at once, by comma")
@@ -395,7 +396,7 @@ def main() -> None:
     uvloop.run(
         _run(
             [int(part) for part in split(given.callers)],
-            1.0 if given.quick else 4.0,
+            1.0 if given.quick else given.seconds,
             split(given.only),
             split(given.sites),
         )

@@ -231,17 +231,42 @@ BEGIN
 END
 $$;
 
--- How many memories there are is counted once for a search: in the plan of a table that was never analysed, once for each match.
-DO $$
-DECLARE
-    known text := pg_get_functiondef('commonplace.ranked_memories(uuid, uuid, text, text, integer, text)'::regprocedure);
-    changed text := replace(known, ' size AS (', ' size AS MATERIALIZED (');
-BEGIN
-    IF changed = known THEN
-        RAISE EXCEPTION 'ranked_memories is not what this migration knows';
-    END IF;
-    EXECUTE changed;
-END
+-- The ranking of 0003. How many memories there are, and how rare each word is, is counted once for a search, and a successor is read
+-- by its id (OFFSET 0): in the plan of a table that was never analysed, or of a team much larger than others, the project was read
+-- through for each match.
+CREATE OR REPLACE FUNCTION commonplace.ranked_memories(p_team_id uuid, p_project_id uuid, p_actor text, p_query text, p_limit integer,
+    p_platform text)
+RETURNS TABLE (memory_id uuid, score double precision) LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE words AS MATERIALIZED (
+        SELECT place, ('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''')::tsquery AS word
+        FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.english',
+            left(p_query, 4000) || ' ' || commonplace.split_identifiers(left(p_query, 4000))))) WITH ORDINALITY AS w (word, place)
+        LIMIT 64
+    ), matches AS MATERIALIZED (
+        SELECT m.id, m.superseded_by, m.created_at, w.place, ts_rank('{0.1, 0.2, 0.4, 1.0}', m.lexemes, w.word) AS weight
+        FROM commonplace.memories m JOIN words w ON m.lexemes @@ w.word
+        WHERE m.team_id = p_team_id AND m.project_id = p_project_id AND (m.visibility = 'team' OR m.owner_actor = p_actor)
+            AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
+    ), size AS MATERIALIZED (
+        SELECT count(*) AS memories FROM commonplace.memories WHERE team_id = p_team_id AND project_id = p_project_id
+    ), rarity AS MATERIALIZED (
+        SELECT place, ln(1 + (memories - count(*) + 0.5) / (count(*) + 0.5)) AS worth
+        FROM matches CROSS JOIN size GROUP BY place, memories
+    ), found AS (
+        SELECT m.id, m.superseded_by,
+            sum(m.weight * r.worth) * (1 + 0.05 * exp(-extract(epoch FROM now() - m.created_at) / 2592000)) AS score
+        FROM matches m JOIN rarity r USING (place) GROUP BY m.id, m.superseded_by, m.created_at
+    ), chain AS (
+        SELECT f.id, f.superseded_by, f.score, 0 AS depth FROM found f
+        UNION ALL
+        SELECT m.id, m.superseded_by, c.score, c.depth + 1
+        FROM chain c
+        CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = c.superseded_by OFFSET 0) AS m
+        WHERE c.depth < 20 AND c.superseded_by IS NOT NULL
+            AND m.project_id = p_project_id AND (m.visibility = 'team' OR m.owner_actor = p_actor)
+    )
+    SELECT id, max(score)::double precision FROM chain WHERE superseded_by IS NULL
+    GROUP BY id ORDER BY 2 DESC, id DESC LIMIT p_limit;
 $$;
 
 -- Recall, as 0003 says: what it shows of the memories found is gathered by one statement, each by its id (OFFSET 0), whatever the
