@@ -134,3 +134,25 @@ async def test_a_search_counts_its_project_once(database: Database, admin_pool: 
         read = await _call(connection, tenant, search)
 
     assert max(read.values()) <= 5 * FILLED, read
+
+
+async def test_a_search_reads_successors_by_their_ids_whatever_a_plan_thinks_of_the_team(admin_pool: Pool) -> None:
+    """A plan for teams of average size would go through a large one for each match."""
+    signature = "commonplace.ranked_memories(uuid, uuid, text, text, integer, text)"
+    body = await admin_pool.fetchval("SELECT prosrc FROM pg_proc WHERE oid = $1::text::regprocedure", signature)
+    for place, name in enumerate(("team_id", "project_id", "actor", "query", "limit", "platform"), start=1):
+        body = body.replace(f"p_{name}", f"${place}")
+    async with admin_pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+        await connection.execute(
+            f"PREPARE search (uuid, uuid, text, text, integer, text) AS {body.strip().rstrip(';')}"
+        )
+        try:
+            plan = [
+                row[0] for row in await connection.fetch("EXPLAIN EXECUTE search (NULL, NULL, 'a', 'lease', 10, NULL)")
+            ]
+        finally:
+            await connection.execute("DEALLOCATE search")
+    again = plan[next(place for place, line in enumerate(plan) if "Recursive Union" in line) :]
+    assert any("Index Cond" in line and "id = c.superseded_by" in line for line in again), "\n".join(plan)
