@@ -1,7 +1,7 @@
 """
 What a request costs, beside the same server with one statement and no more.
 
-    .venv/bin/python -m benchmarks.http             every question, about eight minutes on two cores
+    .venv/bin/python -m benchmarks.http             every question, four seconds a cell: ten minutes and more
     .venv/bin/python -m benchmarks.http --quick     a second a cell: a look, no measurement
     .venv/bin/python -m benchmarks.http --only get,context --callers 16
 
