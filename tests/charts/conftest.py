@@ -1,8 +1,9 @@
 """A control plane of its own: nothing but other projects' CRDs in it, so that Helm really installs ours."""
 
 import json
+import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.charts import helm
 
 RELEASE = "commonplace"
 SYSTEM = "commonplace-system"
+MANAGER = "--field-manager=argocd-controller"
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,35 @@ def namespace(plane: ControlPlane) -> Iterator[str]:
     make_namespace(plane, name)
     yield name
     plane.run_kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def installed(plane: ControlPlane) -> Iterator[Callable[[str], None]]:
+    """Applies a manifest, and takes it away after the test: what has no namespace does not go with one."""
+    manifests: list[str] = []
+
+    def install(manifest: str) -> None:
+        manifests.append(manifest)
+        ended = kubectl(plane, "apply", MANAGER, manifest=manifest)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+    yield install
+    for manifest in manifests:
+        ended = kubectl(plane, "delete", "--ignore-not-found", "--wait=false", manifest=manifest)
+        assert ended.returncode == 0, ended.stderr
+
+
+def kubectl(plane: ControlPlane, *arguments: str, manifest: str) -> "subprocess.CompletedProcess[str]":
+    way = [] if arguments[0] == "delete" else ["--server-side"]
+    return subprocess.run(
+        [plane.kubectl, *arguments, *way, "--filename", "-"],
+        env=plane.environment(),
+        input=manifest,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def make_namespace(plane: ControlPlane, name: str) -> None:

@@ -3,7 +3,7 @@
 import base64
 import json
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import yaml
 from commonplace_runtime.embedded import free_port
 from e2e.cluster.control_plane import ControlPlane
 from tests.charts import helm
-from tests.charts.conftest import SYSTEM, read
-from tests.charts.test_server import MANAGER, kubectl
+from tests.charts.conftest import MANAGER, SYSTEM, kubectl, read
 from tests.conftest import Database
 from tests.integration.operator.harness import OperatorProcess, World, operator_environment, until
 
@@ -87,7 +86,12 @@ async def no_drift(plane: ControlPlane, manifest: str) -> None:
 @pytest.mark.usefixtures("release")
 @pytest.mark.parametrize("scope", ["Cluster", "Namespaced"])
 async def test_the_charts_rights_are_enough_and_what_the_operator_writes_is_no_drift(
-    plane: ControlPlane, namespace: str, world: World, tmp_path: Path, scope: str
+    plane: ControlPlane,
+    namespace: str,
+    world: World,
+    tmp_path: Path,
+    scope: str,
+    installed: Callable[[str], None],
 ) -> None:
     home = SYSTEM if scope == "Cluster" else namespace
     values: dict[str, Any] = {"crds.install": False, "settings.shutdownSeconds": 1}
@@ -95,8 +99,7 @@ async def test_the_charts_rights_are_enough_and_what_the_operator_writes_is_no_d
         values |= {"rbac.scope": "Namespaced", "watchNamespaces": [namespace]}
     manifest = helm.template(helm.OPERATOR, namespace=home, values=values)
     if scope == "Namespaced":
-        applied = kubectl(plane, "apply", manifest=manifest)
-        assert applied.returncode == 0, applied.stderr
+        installed(manifest)
     tenancy = helm.template(helm.TENANCY, EXAMPLE, namespace=namespace)
     database_secret(world)
     assert kubectl(plane, "apply", MANAGER, manifest=tenancy).returncode == 0
@@ -152,10 +155,11 @@ async def test_the_charts_rights_are_enough_for_a_managed_runtime(
 
 
 @pytest.mark.usefixtures("release")
-async def test_a_namespaced_operator_reads_no_secret_elsewhere(plane: ControlPlane, namespace: str) -> None:
+async def test_a_namespaced_operator_reads_no_secret_elsewhere(
+    plane: ControlPlane, namespace: str, installed: Callable[[str], None]
+) -> None:
     values = {"crds.install": False, "rbac.scope": "Namespaced", "watchNamespaces": [namespace]}
-    manifest = helm.template(helm.OPERATOR, namespace=namespace, values=values)
-    assert kubectl(plane, "apply", manifest=manifest).returncode == 0
+    installed(helm.template(helm.OPERATOR, namespace=namespace, values=values))
 
     def may(verb: str, resource: str, where: str) -> bool:
         review = {
@@ -173,4 +177,3 @@ async def test_a_namespaced_operator_reads_no_secret_elsewhere(plane: ControlPla
     assert not may("get", "secrets", SYSTEM)
     assert not may("list", "secrets", "")
     assert not may("get", "namespaces", "")
-    kubectl(plane, "delete", "--ignore-not-found", "--wait=false", manifest=manifest)

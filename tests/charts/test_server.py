@@ -1,29 +1,15 @@
 """What the charts render, sent to a real API server: accepted without warnings, and stable when applied again."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from e2e.cluster.control_plane import ControlPlane
 from tests.charts import helm
-from tests.charts.conftest import SYSTEM, make_namespace, read
+from tests.charts.conftest import MANAGER, SYSTEM, kubectl, make_namespace, read
 from tests.integration.operator.harness import until
-
-MANAGER = "--field-manager=argocd-controller"
-
-
-def kubectl(plane: ControlPlane, *arguments: str, manifest: str) -> "subprocess.CompletedProcess[str]":
-    way = [] if arguments[0] == "delete" else ["--server-side"]
-    return subprocess.run(
-        [plane.kubectl, *arguments, *way, "--filename", "-"],
-        env=plane.environment(),
-        input=manifest,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def accept(plane: ControlPlane, manifest: str) -> None:
@@ -62,20 +48,19 @@ def test_the_crds_of_the_chart_are_accepted(plane: ControlPlane) -> None:
 
 @pytest.mark.usefixtures("release")
 @pytest.mark.parametrize("name", ["default", "full", "monitoring"])
-def test_applying_the_operator_twice_is_no_diff(plane: ControlPlane, namespace: str, name: str) -> None:
+def test_applying_the_operator_twice_is_no_diff(
+    plane: ControlPlane, namespace: str, installed: Callable[[str], None], name: str
+) -> None:
     file = helm.OPERATOR / "ci" / f"{name}-values.yaml"
     values = {"crds.install": False, "watchNamespaces": []}
     manifest = helm.template(helm.OPERATOR, file, namespace=namespace, values=values)
-    applied = kubectl(plane, "apply", MANAGER, manifest=manifest)
-    assert (applied.returncode, applied.stderr) == (0, "")
+    installed(manifest)
 
     again = kubectl(plane, "diff", MANAGER, manifest=manifest)
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
 
     changed = kubectl(plane, "diff", MANAGER, manifest=manifest.replace("minAvailable: ", "minAvailable: 2 # "))
     assert changed.returncode == 1, "a diff that never shows anything proves nothing"
-    # Objects without a namespace do not go with it.
-    kubectl(plane, "delete", "--ignore-not-found", "--wait=false", manifest=manifest)
 
 
 @pytest.mark.usefixtures("release")
