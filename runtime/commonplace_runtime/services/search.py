@@ -1,9 +1,11 @@
-"""Recall: what a team remembers, by words or by age. The ranking itself stands behind `store/memories.py`."""
+"""Recall: what a team remembers, by words or by age: read postings, rank them, read the rows of the best."""
 
 from dataclasses import replace
 from typing import Final, cast
 
 from commonplace_runtime.domain.models import Principal, Recall
+from commonplace_runtime.domain.questions import hints_of
+from commonplace_runtime.domain.ranking import rank
 from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.domain.wire import ObservationRow
 from commonplace_runtime.store import memories
@@ -13,6 +15,11 @@ QUERY_CHARACTERS: Final = 4000
 """What the search reads of a query."""
 NAME_CHARACTERS: Final = 201
 """One more than a name may have: a longer one finds nothing, whatever it begins with."""
+
+CANDIDATES: Final = 400
+"""Documents that are ranked for one answer: four times the longest, for some are superseded or just erased."""
+CANDIDATES_OF_PLATFORM: Final = 4000
+"""Where only the rows tell which of them count."""
 
 
 async def recall_memories(pool: Pool, principal: Principal, wanted: Recall, *, request_id: str) -> list[ObservationRow]:
@@ -28,7 +35,11 @@ async def recall_memories(pool: Pool, principal: Principal, wanted: Recall, *, r
         project=_clean(wanted.project and wanted.project[:NAME_CHARACTERS]),
         platform=_clean(wanted.platform and wanted.platform[:NAME_CHARACTERS]),
     )
-    return await memories.recall(pool, principal, wanted, request_id=request_id)
+    ranking = None
+    if wanted.query is not None:
+        most = CANDIDATES if wanted.platform is None else CANDIDATES_OF_PLATFORM
+        ranking = rank(await memories.search_parts(pool, principal, wanted), most=most)
+    return await memories.recall(pool, principal, wanted, ranking, hints_of(wanted.query), request_id=request_id)
 
 
 def clean_query(query: str | None) -> str | None:

@@ -1,12 +1,14 @@
 """How a hot path calls the database: one statement, one value, bounded waiting, faults sorted by who must act."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
 
 from commonplace_runtime.domain.errors import InvalidInput, NotPermitted, Unavailable
 from commonplace_runtime.domain.validation import ProjectMissing
-from commonplace_runtime.store.pool import Pool, faults_as_unavailable
+from commonplace_runtime.store.pool import Connection, Pool, Record, faults_as_unavailable
 
 ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
 """How long a request waits for a free connection before it is told to come back."""
@@ -39,10 +41,22 @@ async def fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
     return await _fetch_value(pool, statement, *arguments)
 
 
+async def fetch_rows(pool: Pool, statement: str, *arguments: object) -> list[Record]:
+    """All rows of a statement that only reads. Raises what `fetch_value` raises."""
+    async with _told(pool) as connection:
+        return await connection.fetch(statement, *arguments)
+
+
 async def _fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
+    async with _told(pool) as connection:
+        return await connection.fetchval(statement, *arguments)
+
+
+@asynccontextmanager
+async def _told(pool: Pool) -> AsyncIterator[Connection]:
     async with faults_as_unavailable(), pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
         try:
-            return await connection.fetchval(statement, *arguments)
+            yield connection
         except _UNSTORABLE as error:
             raise InvalidInput(f"this cannot be stored: {error}") from error
         except asyncpg.ForeignKeyViolationError as error:

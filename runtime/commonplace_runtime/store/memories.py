@@ -5,17 +5,41 @@ from typing import Any, cast
 
 from commonplace_runtime.domain.memories import EventMemories, MemoryRow
 from commonplace_runtime.domain.models import Json, Principal, Reach, Recall
+from commonplace_runtime.domain.questions import Hints
+from commonplace_runtime.domain.ranking import Part, Ranking
 from commonplace_runtime.domain.wire import ObservationRow
-from commonplace_runtime.store.calls import fetch_value
+from commonplace_runtime.store.calls import fetch_rows, fetch_value
 from commonplace_runtime.store.pool import Pool
 from commonplace_runtime.store.sql import statements
 
 _SQL = statements("memories")
 
 
-async def recall(pool: Pool, principal: Principal, wanted: Recall, *, request_id: str) -> list[ObservationRow]:
+async def search_parts(pool: Pool, principal: Principal, wanted: Recall) -> list[Part]:
     """
-    What the caller may see, best first. A project that the team does not have holds nothing.
+    What the search index has for the words of a query, to be ranked.
+
+    Raises NotPermitted, InvalidInput and Unavailable as `recall` does.
+    """
+    rows = await fetch_rows(
+        pool,
+        _SQL["search_parts"],
+        principal.team_id,
+        principal.project_id,
+        principal.actor,
+        wanted.project,
+        wanted.query,
+    )
+    return [Part(*row) for row in rows]
+
+
+async def recall(
+    pool: Pool, principal: Principal, wanted: Recall, ranking: Ranking | None, hints: Hints, *, request_id: str
+) -> list[ObservationRow]:
+    """
+    What the caller may see, best first: as `ranking` says, or else by the words of the rows, or the newest.
+
+    A project that the team does not have holds nothing.
 
     Raises NotPermitted when the key is bound to another project, InvalidInput when none was named and none is evident.
     """
@@ -33,6 +57,12 @@ async def recall(pool: Pool, principal: Principal, wanted: Recall, *, request_id
         wanted.limit,
         wanted.platform,
         wanted.via,
+        None if ranking is None else ranking.indexes,
+        None if ranking is None else ranking.docnos,
+        None if ranking is None else ranking.scores,
+        hints.words,
+        hints.years,
+        hints.months,
     )
     return cast("list[ObservationRow]", answer)
 

@@ -1,0 +1,39 @@
+"""What a question names beside its words: a time, an author."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_WORD: Final = re.compile(r"[^\W_]+(?:[-.@][^\W_]+)*")
+_YEAR: Final = re.compile(r"\b(?:19|20)\d\d\b")
+_MONTHS: Final = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
+_MONTH: Final = re.compile(rf"\b({'|'.join(_MONTHS)})\b", re.IGNORECASE)
+_IN_MAY: Final = re.compile(r"\b(?:in|of|since|last)\s+may\b|\bmay\s+(?:\d\d?,?\s+)?\d{4}\b", re.IGNORECASE)
+_MOST: Final = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """words: in lower case, of which one may be an author's name. months: 1 to 12."""
+
+    words: list[str]
+    years: list[int]
+    months: list[int]
+
+
+def hints_of(query: str | None) -> Hints:
+    """
+    What `query` names. "may" is a month only beside a year or after "in", "of", "since": it is a verb elsewhere.
+    """
+    text = query or ""
+    words = list(dict.fromkeys(word.lower() for word in _WORD.findall(text)))[:_MOST]
+    years = sorted({int(year) for year in _YEAR.findall(text)})[:_MOST]
+    months = {_MONTHS.index(month.lower()) + 1 for month in _MONTH.findall(text)}
+    if 5 in months and not re.search(
+        r"\b(?:in|of|since|last)\s+may\b|\bmay\s+(?:\d\d?,?\s+)?\d{4}\b", text, re.IGNORECASE
+    ):
+        months.discard(5)
+    return Hints(words=words, years=years, months=sorted(months))

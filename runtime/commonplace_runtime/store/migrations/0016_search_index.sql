@@ -1,0 +1,256 @@
+-- The search index: block postings (DESIGN 10), one index a project for what its team sees and one for each actor's private memories.
+-- A memory that is new or changed waits in the tail with its words; the keeper (services/keep_index.py) merges tails into segments.
+-- Locks against writes: projects, sessions, memories
+
+CREATE TABLE commonplace.search_indexes (
+    number       integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    team_id      uuid NOT NULL,
+    project_id   uuid NOT NULL,
+    owner_actor  text NOT NULL,
+    next_block   integer NOT NULL DEFAULT 0,
+    next_single  integer NOT NULL DEFAULT 0,
+    next_segment integer NOT NULL DEFAULT 1,
+    UNIQUE (team_id, project_id, owner_actor),
+    UNIQUE (team_id, number),
+    FOREIGN KEY (team_id, project_id) REFERENCES commonplace.projects (team_id, id) ON DELETE CASCADE
+);
+COMMENT ON COLUMN commonplace.search_indexes.owner_actor IS 'Whose private memories these are; empty: what the team sees.';
+COMMENT ON COLUMN commonplace.search_indexes.next_block IS 'The next session''s 32 places begin at 32 times this.';
+COMMENT ON COLUMN commonplace.search_indexes.next_single IS 'The next memory without a session is document 2^24 plus this.';
+
+-- A document is a memory as it was indexed: a text that changes becomes another one. No docno is ever used again.
+CREATE TABLE commonplace.search_documents (
+    index_no  integer NOT NULL,
+    docno     integer NOT NULL,
+    team_id   uuid NOT NULL,
+    memory_id uuid NOT NULL,
+    PRIMARY KEY (index_no, docno),
+    UNIQUE (memory_id),
+    FOREIGN KEY (team_id, index_no) REFERENCES commonplace.search_indexes (team_id, number) ON DELETE CASCADE
+);
+
+-- Where the next memory of a session goes: place `used` of its newest block.
+CREATE TABLE commonplace.search_sessions (
+    session_id uuid NOT NULL,
+    index_no   integer NOT NULL,
+    team_id    uuid NOT NULL,
+    block      integer NOT NULL,
+    used       integer NOT NULL CHECK (used BETWEEN 0 AND 32),
+    PRIMARY KEY (session_id, index_no),
+    FOREIGN KEY (team_id, session_id) REFERENCES commonplace.sessions (team_id, id) ON DELETE CASCADE,
+    FOREIGN KEY (team_id, index_no) REFERENCES commonplace.search_indexes (team_id, number) ON DELETE CASCADE
+);
+CREATE INDEX search_sessions_of_index ON commonplace.search_sessions (index_no);
+
+CREATE TABLE commonplace.search_segments (
+    index_no  integer NOT NULL,
+    segment   integer NOT NULL,
+    team_id   uuid NOT NULL,
+    level     integer NOT NULL DEFAULT 0,
+    documents integer NOT NULL,
+    PRIMARY KEY (index_no, segment),
+    FOREIGN KEY (team_id, index_no) REFERENCES commonplace.search_indexes (team_id, number) ON DELETE CASCADE
+);
+
+-- The postings of one word in one segment: int4 each, big-endian, docno * 64 + impact (1 to 63).
+CREATE TABLE commonplace.search_postings (
+    index_no integer NOT NULL,
+    term     integer NOT NULL,
+    segment  integer NOT NULL,
+    team_id  uuid NOT NULL,
+    data     bytea NOT NULL,
+    PRIMARY KEY (index_no, term, segment),
+    FOREIGN KEY (team_id, index_no) REFERENCES commonplace.search_indexes (team_id, number) ON DELETE CASCADE
+);
+ALTER TABLE commonplace.search_postings ALTER data SET STORAGE EXTERNAL,
+    SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
+
+-- Memories that no segment has yet. terms: search_terms of the memory.
+CREATE TABLE commonplace.search_tail (
+    team_id     uuid NOT NULL,
+    project_id  uuid NOT NULL,
+    owner_actor text NOT NULL,
+    number      integer NOT NULL,
+    memory_id   uuid NOT NULL,
+    session_id  uuid,
+    terms       bytea NOT NULL,
+    PRIMARY KEY (team_id, project_id, owner_actor, number),
+    FOREIGN KEY (team_id, project_id) REFERENCES commonplace.projects (team_id, id) ON DELETE CASCADE
+);
+ALTER TABLE commonplace.search_tail SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+-- Documents that are gone and whose postings are not: nothing finds them, and the keeper takes the postings away.
+CREATE TABLE commonplace.search_purges (
+    index_no integer NOT NULL,
+    docno    integer NOT NULL,
+    team_id  uuid NOT NULL,
+    terms    integer[] NOT NULL,
+    PRIMARY KEY (index_no, docno),
+    FOREIGN KEY (team_id, index_no) REFERENCES commonplace.search_indexes (team_id, number) ON DELETE CASCADE
+);
+
+-- Hints where the keeper should look: an index of this project may have something to merge, to purge, or to build anew from the
+-- memory `rebuild_from` on. Rows are only added: a counter would be one hot row for all who write to a project.
+CREATE TABLE commonplace.search_work (
+    number       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    team_id      uuid NOT NULL,
+    project_id   uuid NOT NULL,
+    rebuild_from integer,
+    FOREIGN KEY (team_id, project_id) REFERENCES commonplace.projects (team_id, id) ON DELETE CASCADE
+);
+CREATE INDEX search_work_of_project ON commonplace.search_work (team_id, project_id);
+
+DO $$
+DECLARE
+    tenant_table text;
+BEGIN
+    FOREACH tenant_table IN ARRAY ARRAY['search_indexes', 'search_documents', 'search_sessions', 'search_segments', 'search_postings',
+        'search_tail', 'search_purges', 'search_work']
+    LOOP
+        EXECUTE format('ALTER TABLE commonplace.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', tenant_table);
+        EXECUTE format(
+            'CREATE POLICY team_only ON commonplace.%I TO commonplace_runtime '
+            'USING (team_id = (SELECT nullif(current_setting(''app.team_id'', true), '''')::uuid)) '
+            'WITH CHECK (team_id = (SELECT nullif(current_setting(''app.team_id'', true), '''')::uuid))', tenant_table);
+        EXECUTE format('CREATE POLICY owner_all ON commonplace.%I TO commonplace_owner USING (true) WITH CHECK (true)', tenant_table);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON commonplace.%I TO commonplace_runtime', tenant_table);
+    END LOOP;
+END
+$$;
+
+-- A word as postings name it. hashtext is what hash joins of text use: the same on every machine of one byte order.
+CREATE FUNCTION commonplace.search_term(p_lexeme text) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN hashtext(p_lexeme COLLATE "C");
+
+-- What a tail holds of a memory: for each word its term (int4) and its impact (int2), big-endian, 6 bytes.
+-- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 40)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
+-- tf counts a word of the title twice, a keyword or tag one and a half times; D holds every word of title and content once more, so
+-- only what stands in D alone, the part of an identifier, counts there.
+CREATE FUNCTION commonplace.search_terms(p_lexemes tsvector) RETURNS bytea
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    WITH word AS (
+        SELECT commonplace.search_term(lexeme) AS term,
+            coalesce(cardinality(array_positions(weights, 'A')), 0) AS a, coalesce(cardinality(array_positions(weights, 'B')), 0) AS b,
+            coalesce(cardinality(array_positions(weights, 'C')), 0) AS c, coalesce(cardinality(array_positions(weights, 'D')), 1) AS d
+        FROM unnest(p_lexemes)
+    ), counted AS (
+        SELECT term, 2 * a + 1.5::float8 * b + c + 0.7::float8 * greatest(0, d - a - c) AS tf, sum(greatest(a + c, d)) OVER () AS words
+        FROM word
+    )
+    SELECT coalesce(string_agg(int4send(term)
+        || int2send(greatest(1, round(63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 40.0::float8))))::smallint), ''), '')
+    FROM counted
+$$;
+
+-- Whose index holds a memory.
+CREATE FUNCTION commonplace.search_owner(p_visibility text, p_owner_actor text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
+
+-- Keeps the index beside the memories: `fresh` and `gone` are the rows of the statement, as far as it has them.
+-- The tail before the documents: a merge moves rows from the one to the other, and whoever waited for it finds them there.
+CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    stale uuid[];
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        stale := ARRAY(SELECT id FROM gone);
+    ELSIF TG_OP = 'UPDATE' THEN
+        stale := ARRAY(SELECT f.id FROM fresh f JOIN gone g ON g.id = f.id
+            WHERE (f.lexemes, f.project_id, f.session_id, commonplace.search_owner(f.visibility, f.owner_actor))
+                IS DISTINCT FROM (g.lexemes, g.project_id, g.session_id, commonplace.search_owner(g.visibility, g.owner_actor)));
+    END IF;
+    IF stale = '{}' THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP <> 'INSERT' THEN
+        DELETE FROM commonplace.search_tail t USING gone g
+        WHERE g.id = ANY (stale) AND t.team_id = g.team_id AND t.project_id = g.project_id AND t.number = g.number
+            AND t.owner_actor = commonplace.search_owner(g.visibility, g.owner_actor);
+        WITH dead AS (
+            DELETE FROM commonplace.search_documents d USING gone g
+            WHERE g.id = ANY (stale) AND d.memory_id = g.id AND d.team_id = g.team_id
+            RETURNING d.index_no, d.docno, d.team_id, g.project_id, g.lexemes
+        ), hinted AS (
+            INSERT INTO commonplace.search_work (team_id, project_id) SELECT DISTINCT team_id, project_id FROM dead
+        )
+        INSERT INTO commonplace.search_purges (index_no, docno, team_id, terms)
+        SELECT index_no, docno, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes)) FROM dead;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO commonplace.search_tail (team_id, project_id, owner_actor, number, memory_id, session_id, terms)
+        SELECT team_id, project_id, commonplace.search_owner(visibility, owner_actor), number, id, session_id,
+            commonplace.search_terms(lexemes)
+        FROM fresh WHERE stale IS NULL OR id = ANY (stale);
+        -- Numbers are dealt to all projects alike: a hint with every 32nd is enough.
+        INSERT INTO commonplace.search_work (team_id, project_id)
+        SELECT DISTINCT team_id, project_id FROM fresh WHERE number % 32 = 0 AND (stale IS NULL OR id = ANY (stale));
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Projects that the keeper was given hints of, those with the oldest first: {"teamId", "projectId", "upTo": of the hints}.
+CREATE FUNCTION commonplace.search_work_v1(p_limit integer) RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('teamId', team_id, 'projectId', project_id, 'upTo', last) ORDER BY first), '[]')
+    FROM (
+        SELECT team_id, project_id, min(number) AS first, max(number) AS last
+        FROM (SELECT * FROM commonplace.search_work ORDER BY number LIMIT 10000) AS hints
+        GROUP BY team_id, project_id ORDER BY first LIMIT p_limit) AS due
+$$;
+
+-- The next p_limit memories of a project that is built anew go into the tail, their words read again. How many those were; 0: there
+-- are no more, and from here on a search reads the index.
+CREATE FUNCTION commonplace.rebuild_index_v1(p_team_id uuid, p_project_id uuid, p_limit integer) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    reached integer;
+    slice uuid[];
+    last integer;
+BEGIN
+    PERFORM set_config('app.team_id', p_team_id::text, true);
+    SELECT min(rebuild_from) INTO reached FROM (
+        SELECT rebuild_from FROM commonplace.search_work
+        WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from IS NOT NULL FOR UPDATE) AS pending;
+    SELECT array_agg(id), max(number) INTO slice, last FROM (
+        SELECT id, number FROM commonplace.memories WHERE team_id = p_team_id AND project_id = p_project_id AND number >= reached
+        ORDER BY number LIMIT p_limit FOR UPDATE) AS next;
+    IF slice IS NULL THEN
+        DELETE FROM commonplace.search_work WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from IS NOT NULL;
+        RETURN 0;
+    END IF;
+    UPDATE commonplace.memories SET content = content WHERE team_id = p_team_id AND id = ANY (slice)
+        AND lexemes IS DISTINCT FROM commonplace.memory_lexemes(title, keywords, tags, content);
+    INSERT INTO commonplace.search_tail (team_id, project_id, owner_actor, number, memory_id, session_id, terms)
+    SELECT m.team_id, m.project_id, commonplace.search_owner(m.visibility, m.owner_actor), m.number, m.id, m.session_id,
+        commonplace.search_terms(m.lexemes)
+    FROM unnest(slice) AS given (id)
+    CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = given.id OFFSET 0) AS m
+    WHERE NOT EXISTS (SELECT FROM commonplace.search_documents d WHERE d.memory_id = m.id)
+    ON CONFLICT DO NOTHING;
+    UPDATE commonplace.search_work SET rebuild_from = last + 1
+        WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from IS NOT NULL;
+    RETURN cardinality(slice);
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    commonplace.search_term(text),
+    commonplace.search_terms(tsvector),
+    commonplace.search_owner(text, text),
+    commonplace.keep_index(),
+    commonplace.search_work_v1(integer),
+    commonplace.rebuild_index_v1(uuid, uuid, integer)
+TO commonplace_runtime;
+
+CREATE TRIGGER keep_index_of_new AFTER INSERT ON commonplace.memories
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION commonplace.keep_index();
+CREATE TRIGGER keep_index_of_changed AFTER UPDATE ON commonplace.memories
+    REFERENCING OLD TABLE AS gone NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION commonplace.keep_index();
+CREATE TRIGGER keep_index_of_deleted AFTER DELETE ON commonplace.memories
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION commonplace.keep_index();
+
+-- What is there already is indexed by the keeper, project by project; until then a search reads the project's rows as before.
+INSERT INTO commonplace.search_work (team_id, project_id, rebuild_from)
+SELECT p.team_id, p.id, 0 FROM commonplace.projects p
+WHERE EXISTS (SELECT FROM commonplace.memories m WHERE m.team_id = p.team_id AND m.project_id = p.id);

@@ -1,0 +1,189 @@
+-- Search by the index of 0016: one statement reads the postings of a question's words, the caller ranks them, one more reads the rows.
+
+-- Chinese, Japanese and Korean have no spaces between words: each of their characters is a word of its own, beside the parts of
+-- identifiers. Memories of before get these words when their project is built anew.
+CREATE OR REPLACE FUNCTION commonplace.split_identifiers(words text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN regexp_replace(
+    regexp_replace(translate(words, '_./\:-@#', '         '), '([[:lower:][:digit:]])([[:upper:]])', '\1 \2', 'g'),
+    '([\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af])', ' \1 ', 'g');
+
+-- What a search reads before it ranks, as rows (part, index_no, number, data), 0 and empty where they say nothing:
+--   words:  data = the terms of the question, int4 each
+--   size:   number = documents of index_no, those included that are gone and not purged yet
+--   list:   number = a term, data = its postings in one segment of index_no
+--   tail:   data = for each waiting memory its number, how many terms it has and a number of its session (0: none), int4 each
+--   terms:  data = the terms of those memories, one after the other, as search_terms packs them
+--   rows:   the index cannot be asked (it is being built, or too much waits): read the rows themselves
+-- p_projects: more than one for those who ask under a repository's name. STABLE: one snapshot, beside merges.
+CREATE FUNCTION commonplace.search_parts(p_team_id uuid, p_projects uuid[], p_actor text, p_query text)
+RETURNS TABLE (part text, index_no integer, number integer, data bytea)
+LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    words integer[] := ARRAY(SELECT DISTINCT commonplace.search_term(word) FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.english',
+        left(p_query, 4000) || ' ' || commonplace.split_identifiers(left(p_query, 4000))))) AS word LIMIT 64);
+    indexes integer[] := ARRAY(SELECT i.number FROM commonplace.search_indexes i
+        WHERE i.team_id = p_team_id AND i.project_id = ANY (p_projects) AND i.owner_actor IN ('', p_actor));
+BEGIN
+    IF EXISTS (SELECT FROM commonplace.search_work w WHERE w.team_id = p_team_id AND w.project_id = ANY (p_projects)
+            AND w.rebuild_from IS NOT NULL)
+        OR 2000 < (SELECT count(*) FROM (SELECT FROM commonplace.search_tail t WHERE t.team_id = p_team_id
+            AND t.project_id = ANY (p_projects) AND t.owner_actor IN ('', p_actor) LIMIT 2001) AS waiting) THEN
+        RETURN QUERY SELECT 'rows', 0, 0, ''::bytea;
+        RETURN;
+    END IF;
+    RETURN QUERY
+    SELECT 'words', 0, 0, (SELECT coalesce(string_agg(int4send(word), ''), '') FROM unnest(words) AS word)
+    UNION ALL
+    SELECT 'size', s.index_no, sum(s.documents)::integer, ''
+        FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_segments s
+            WHERE s.index_no = i AND s.team_id = p_team_id OFFSET 0) AS s GROUP BY s.index_no
+    UNION ALL
+    SELECT 'list', p.index_no, p.term, p.data
+        FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_postings p
+            WHERE p.index_no = i AND p.term = ANY (words) AND p.team_id = p_team_id OFFSET 0) AS p
+    UNION ALL
+    (WITH waiting AS MATERIALIZED (
+        SELECT t.number, t.session_id, t.terms FROM commonplace.search_tail t
+        WHERE t.team_id = p_team_id AND t.project_id = ANY (p_projects) AND t.owner_actor IN ('', p_actor) ORDER BY t.number)
+    SELECT 'tail', 0, 0, coalesce(string_agg(int4send(w.number) || int4send(octet_length(w.terms) / 6)
+        || int4send(coalesce(hashtext(w.session_id::text) | 1, 0)), ''), '') FROM waiting w
+    UNION ALL
+    SELECT 'terms', 0, 0, coalesce(string_agg(w.terms, ''), '') FROM waiting w);
+END
+$$;
+
+-- The same for one project: p_project is an id or a name, NULL the key's own. No rows: the team has no such project.
+CREATE FUNCTION commonplace.search_parts_v1(p_team_id uuid, p_key_project uuid, p_actor text, p_project text, p_query text)
+RETURNS TABLE (part text, index_no integer, number integer, data bytea)
+LANGUAGE plpgsql ROWS 50 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    meant uuid;
+BEGIN
+    PERFORM set_config('app.team_id', p_team_id::text, true);
+    meant := commonplace.resolve_project(p_team_id, p_key_project, p_project, 0);
+    IF meant IS NOT NULL THEN
+        RETURN QUERY SELECT * FROM commonplace.search_parts(p_team_id, ARRAY[meant], p_actor, p_query);
+    END IF;
+END
+$$;
+
+-- The memories behind documents, best first: p_indexes, p_docnos and p_scores stand in the order of the ranking; of index 0 the docno
+-- is a memory's number. Whoever was superseded counts for the successor; importance is worth a twentieth more or less, being new a
+-- twentieth more. p_names: the question's words in lower case; a single author among them is worth 0.12 of the best score. p_years
+-- and p_months: what the question names; a memory of that time is worth 0.2 of the best score. Sources of these figures:
+-- docs/decisions/0067-search-index.md.
+CREATE FUNCTION commonplace.found_memories(p_team_id uuid, p_projects uuid[], p_actor text, p_indexes integer[], p_docnos integer[],
+    p_scores real[], p_limit integer, p_platform text, p_names text[], p_years integer[], p_months integer[])
+RETURNS TABLE (memory_id uuid, score double precision) LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    slice integer := greatest(40, 2 * p_limit);
+    reached integer := 0;
+    ids uuid[] := '{}';
+    worths double precision[] := '{}';
+    more_ids uuid[];
+    more_worths double precision[];
+    named text;
+BEGIN
+    WHILE reached < cardinality(p_docnos) AND cardinality(ids) < p_limit LOOP
+        WITH RECURSIVE candidate AS MATERIALIZED (
+            SELECT m.id, m.superseded_by, m.project_id, m.visibility, m.owner_actor, m.created_at, m.importance, c.score
+            FROM unnest(p_indexes[reached + 1:reached + slice], p_docnos[reached + 1:reached + slice],
+                p_scores[reached + 1:reached + slice]) AS c (index_no, docno, score)
+            LEFT JOIN LATERAL (SELECT d.memory_id FROM commonplace.search_documents d
+                WHERE d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id OFFSET 0) AS document ON c.index_no > 0
+            LEFT JOIN LATERAL (SELECT w.id FROM commonplace.memories w
+                WHERE w.number = c.docno AND w.team_id = p_team_id OFFSET 0) AS waiting ON c.index_no = 0
+            CROSS JOIN LATERAL (SELECT * FROM commonplace.memories
+                WHERE team_id = p_team_id AND id = coalesce(document.memory_id, waiting.id) OFFSET 0) AS m
+            WHERE m.project_id = ANY (p_projects) AND (m.visibility = 'team' OR m.owner_actor = p_actor)
+                AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
+        ), author AS MATERIALIZED (
+            SELECT min(owner_actor) AS named FROM (SELECT DISTINCT owner_actor FROM candidate) AS a
+            WHERE lower(regexp_replace(owner_actor, '^[^:]*:', '')) = ANY (p_names) HAVING count(*) = 1
+        ), chain AS (
+            SELECT c.id, c.superseded_by, 0 AS depth,
+                c.score * (1 + 0.1 * (c.importance - 0.5) + 0.05 * exp(-extract(epoch FROM now() - c.created_at) / 2592000))
+                + p_scores[1] * (CASE WHEN c.owner_actor = (SELECT a.named FROM author a) THEN 0.12 ELSE 0 END
+                    + CASE WHEN cardinality(p_years) + cardinality(p_months) > 0
+                        AND (p_years = '{}' OR extract(year FROM c.created_at)::integer = ANY (p_years))
+                        AND (p_months = '{}' OR extract(month FROM c.created_at)::integer = ANY (p_months)) THEN 0.2 ELSE 0 END) AS worth
+            FROM candidate c
+            UNION ALL
+            SELECT m.id, m.superseded_by, c.depth + 1, c.worth
+            FROM chain c
+            CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = c.superseded_by OFFSET 0) AS m
+            WHERE c.depth < 20 AND c.superseded_by IS NOT NULL
+                AND m.project_id = ANY (p_projects) AND (m.visibility = 'team' OR m.owner_actor = p_actor)
+        )
+        SELECT array_agg(id ORDER BY worth DESC, id DESC), array_agg(worth ORDER BY worth DESC, id DESC) INTO more_ids, more_worths
+        FROM (SELECT id, max(worth) AS worth FROM chain WHERE superseded_by IS NULL AND id <> ALL (ids) GROUP BY id) AS living;
+        ids := ids || coalesce(more_ids, '{}');
+        worths := worths || coalesce(more_worths, '{}');
+        reached := reached + slice;
+        slice := least(2 * slice, 1000);
+    END LOOP;
+    RETURN QUERY SELECT ids[place], worths[place] FROM generate_series(1, least(p_limit, cardinality(ids))) AS place;
+END
+$$;
+
+-- Recall, as 0015 says. p_docnos NULL: the words are looked for in the rows; else the ranking of the index, as found_memories takes it.
+CREATE FUNCTION commonplace.recall_v2(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
+    p_mode text, p_project text, p_query text, p_limit integer, p_platform text, p_via text,
+    p_indexes integer[], p_docnos integer[], p_scores real[], p_names text[], p_years integer[], p_months integer[])
+RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    meant uuid;
+    ids uuid[];
+    worths double precision[];
+    answer jsonb;
+BEGIN
+    PERFORM set_config('app.team_id', p_team_id::text, true);
+    meant := commonplace.resolve_project(p_team_id, p_key_project, p_project, 0);
+    IF p_query IS NULL THEN
+        ids := ARRAY(
+            SELECT m.id FROM commonplace.memories m
+            WHERE m.team_id = p_team_id AND m.project_id = meant AND (m.visibility = 'team' OR m.owner_actor = p_actor)
+                AND m.superseded_by IS NULL
+                AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
+            ORDER BY m.number DESC LIMIT p_limit);
+    ELSIF p_docnos IS NULL THEN
+        SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, worths
+        FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
+    ELSE
+        SELECT array_agg(f.memory_id), array_agg(f.score) INTO ids, worths
+        FROM commonplace.found_memories(p_team_id, ARRAY[meant], p_actor, p_indexes, p_docnos, p_scores, p_limit, p_platform,
+            p_names, p_years, p_months) f;
+    END IF;
+    SELECT jsonb_agg(jsonb_build_object('id', m.id, 'projectId', m.project_id, 'teamId', m.team_id, 'serverSessionId', m.session_id,
+            'kind', m.kind, 'title', m.title, 'content', m.content, 'metadata', m.metadata,
+            'createdAtEpoch', floor(extract(epoch FROM m.created_at) * 1000)::bigint,
+            'updatedAtEpoch', floor(extract(epoch FROM m.updated_at) * 1000)::bigint,
+            'sources', coalesce(source.list, '[]'), 'score', round(worths[place]::numeric, 6)) ORDER BY place),
+        array_agg(m.id ORDER BY place)
+    INTO answer, ids
+    FROM (
+        SELECT m.*, place, sum(octet_length(m.content) + 4 * pg_column_size(m.metadata)) OVER (ORDER BY place) AS bytes
+        FROM unnest(ids) WITH ORDINALITY AS hit (id, place)
+        CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = hit.id OFFSET 0) AS m) AS m
+    LEFT JOIN (
+        SELECT s.memory_id, jsonb_agg(jsonb_build_object('sourceType', s.source_type, 'sourceId', s.source_id)
+            ORDER BY s.created_at, s.source_id) AS list
+        FROM commonplace.memory_sources s WHERE s.team_id = p_team_id AND s.memory_id = ANY (ids) GROUP BY s.memory_id
+    ) AS source ON source.memory_id = m.id
+    WHERE place = 1 OR bytes <= 8000000;
+    INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)
+    VALUES (p_team_id, meant, p_key_id, p_actor, p_request_id, 'observation.read', 'observation',
+        jsonb_build_object('mode', p_mode, 'limit', p_limit, 'resultCount', coalesce(cardinality(ids), 0),
+            'observationIds', to_jsonb(coalesce(ids, '{}')), 'requestId', p_request_id)
+        || jsonb_strip_nulls(jsonb_build_object('query', p_query, 'platformSource', p_platform, 'via', p_via)));
+    RETURN coalesce(answer, '[]');
+END
+$$;
+
+GRANT EXECUTE ON FUNCTION
+    commonplace.search_parts(uuid, uuid[], text, text),
+    commonplace.search_parts_v1(uuid, uuid, text, text, text),
+    commonplace.found_memories(uuid, uuid[], text, integer[], integer[], real[], integer, text, text[], integer[], integer[]),
+    commonplace.recall_v2(uuid, uuid, uuid, text, text, text, text, text, integer, text, text, integer[], integer[], real[], text[],
+        integer[], integer[])
+TO commonplace_runtime;
