@@ -1,0 +1,2 @@
+-- Worker-style search by the index of 0016.
+SELECT;

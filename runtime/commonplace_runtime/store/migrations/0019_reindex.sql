@@ -1,0 +1,2 @@
+-- Rebuilding a project's search index on demand.
+SELECT;
