@@ -1,6 +1,4 @@
--- What claude-mem's tools search (0013), by the index of 0016: up to 20 projects at once, found as recall_v2 finds in one.
--- Forgetting by a query stays with the rows (ranked_memories): it erases, so each that is chosen must have one of the words as it
--- stands now, or have superseded one that has. The index finds a turn by its neighbours, too, and a word by four bytes of its hash.
+-- What claude-mem's tools search (0013), and what is forgotten by a query (0011), by the index of 0016.
 
 -- The projects that names mean, NULL: all that the key reaches; 20 at most, those that wrote last. (SELECT … LIMIT 1) in place of
 -- EXISTS, here and below: never a join that reads every memory's repositories.
@@ -101,6 +99,61 @@ BEGIN
 END
 $$;
 
+-- What is forgotten by a query, at most p_limit: what recall_v2 finds, in its order, and nothing that was found by its neighbours or
+-- by a hash: each has one of the words as it stands now, or has superseded one that has. p_ranking: {"indexes", "docnos", "scores",
+-- "names", "years", "months"} as found_memories takes them, NULL: the words are looked for in the rows.
+CREATE FUNCTION commonplace.forgotten_by_query(p_team_id uuid, p_project_id uuid, p_actor text, p_query text, p_limit integer,
+    p_ranking jsonb)
+RETURNS SETOF uuid LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    words tsquery;
+    told record;
+    named record;
+BEGIN
+    IF p_ranking -> 'docnos' IS NULL THEN
+        RETURN QUERY SELECT r.memory_id
+            FROM commonplace.ranked_memories(p_team_id, p_project_id, p_actor, p_query, p_limit, NULL) AS r;
+        RETURN;
+    END IF;
+    SELECT string_agg('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''', ' | ')::tsquery INTO words
+    FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.english',
+        left(p_query, 4000) || ' ' || commonplace.split_identifiers(left(p_query, 4000))))) AS word;
+    SELECT coalesce(array_agg(c.index_no ORDER BY c.place), '{}') AS indexes, coalesce(array_agg(c.docno ORDER BY c.place), '{}') AS docnos,
+        coalesce(array_agg(c.score ORDER BY c.place), '{}') AS scores INTO told
+    FROM (
+        SELECT place, (p_ranking -> 'indexes' -> place)::integer AS index_no, (p_ranking -> 'docnos' -> place)::integer AS docno,
+            (p_ranking -> 'scores' -> place)::real AS score
+        FROM generate_series(0, jsonb_array_length(p_ranking -> 'docnos') - 1) AS place) AS c
+    LEFT JOIN LATERAL (SELECT d.memory_id FROM commonplace.search_documents d
+        WHERE d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id OFFSET 0) AS document ON c.index_no > 0
+    LEFT JOIN LATERAL (SELECT w.id FROM commonplace.memories w
+        WHERE w.number = c.docno AND w.team_id = p_team_id OFFSET 0) AS waiting ON c.index_no = 0
+    CROSS JOIN LATERAL (SELECT * FROM commonplace.memories
+        WHERE team_id = p_team_id AND id = coalesce(document.memory_id, waiting.id) OFFSET 0) AS m
+    WHERE m.lexemes @@ words;
+    SELECT ARRAY(SELECT jsonb_array_elements_text(p_ranking -> 'names')) AS words,
+        ARRAY(SELECT jsonb_array_elements_text(p_ranking -> 'years')::integer) AS years,
+        ARRAY(SELECT jsonb_array_elements_text(p_ranking -> 'months')::integer) AS months INTO named;
+    RETURN QUERY SELECT f.memory_id FROM commonplace.found_memories(p_team_id, ARRAY[p_project_id], p_actor, told.indexes, told.docnos,
+        told.scores, p_limit, NULL, named.words, named.years, named.months) AS f;
+END
+$$;
+
+-- begin_erasure_v1 of 0011 with one line changed; p_asked may have "ranking" beside a query.
+DO $$
+DECLARE
+    body text := pg_get_functiondef('commonplace.begin_erasure_v1(uuid, uuid, uuid, text, text, jsonb)'::regprocedure);
+    before text := 'commonplace.ranked_memories(p_team_id, e.project_id, p_actor, value, (p_asked ->> ''limit'')::integer, NULL)';
+    after text := 'commonplace.forgotten_by_query(p_team_id, e.project_id, p_actor, value, (p_asked ->> ''limit'')::integer,'
+        ' p_asked -> ''ranking'') AS f (memory_id)';
+BEGIN
+    IF strpos(body, before) = 0 THEN
+        RAISE EXCEPTION 'begin_erasure_v1 is not the function of 0011';
+    END IF;
+    EXECUTE replace(body, before, after);
+END
+$$;
+
 GRANT EXECUTE ON FUNCTION
     commonplace.worker_projects(uuid, uuid, text[]),
     commonplace.worker_parts_v1(uuid, uuid, text, text[], text),
@@ -108,5 +161,6 @@ GRANT EXECUTE ON FUNCTION
     commonplace.worker_search_v2(uuid, uuid, uuid, text, text, text[], text, text, text[], text[], timestamptz, timestamptz, text,
         integer, integer, integer[], integer[], real[], text[], integer[], integer[]),
     commonplace.timeline_v2(uuid, uuid, uuid, text, text, text, text, text, integer, integer, integer[], integer[], real[], text[],
-        integer[], integer[])
+        integer[], integer[]),
+    commonplace.forgotten_by_query(uuid, uuid, text, text, integer, jsonb)
 TO commonplace_runtime;
