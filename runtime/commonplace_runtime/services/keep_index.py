@@ -5,6 +5,8 @@ Each step is a short transaction after which the index is whole, so that a keepe
 keepers may work at once: a project is held for one transaction at a time.
 """
 
+import asyncio
+import random
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from time import monotonic
@@ -16,12 +18,16 @@ import structlog
 from commonplace_runtime.domain.erasure import FIRST_ROWS, MOST_ROWS, next_rows
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.postings import IndexFull, merge, to_compact, without
+from commonplace_runtime.observability import SEARCH_INDEX_FULL, SEARCH_INDEX_WORK, SEARCH_MERGES
 from commonplace_runtime.store import search_index
 from commonplace_runtime.store.pool import Pool
 from commonplace_runtime.store.search_index import Held, List, Project, State
 
 log = structlog.get_logger(__name__)
 
+WATCH_SECONDS: Final = 15.0
+"""Between the rounds of an api; workers, where there are any, come first."""
+AWAY_LONGEST_SECONDS: Final = 60.0
 PROJECTS: Final = 100
 """Projects of one round."""
 VISITS: Final = 4
@@ -37,6 +43,27 @@ _DEAD_MOST: Final = 100_000
 _DROPPED_ROWS: Final = 5000
 
 
+async def watch_indexes(pool: Pool, seconds: float = WATCH_SECONDS) -> None:
+    """
+    Keep the indexes of all teams until cancelled: a round every `seconds`, and at once again while there is more.
+
+    While Postgres is away, or its schema is another one, it looks less and less often.
+    """
+    pause = seconds
+    while True:
+        await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+        try:
+            while await keep_indexes(pool):
+                log.debug("index_keeping_goes_on")
+        except Unavailable as error:
+            pause = min(2 * pause, max(seconds, AWAY_LONGEST_SECONDS))
+            log.warning("index_keeping_failed", reason=error.message, retry_in_seconds=round(pause, 1))
+        except Exception:
+            log.exception("index_keeping_broke")
+        else:
+            pause = seconds
+
+
 async def keep_indexes(pool: Pool) -> bool:
     """
     One round over the projects that may have something to do; whether there is more to do at once.
@@ -45,6 +72,7 @@ async def keep_indexes(pool: Pool) -> bool:
     """
     more = False
     projects = await search_index.work(pool, most=PROJECTS)
+    SEARCH_INDEX_WORK.set(len(projects))
     for project in projects:
         try:
             more = await _keep(pool, project) or more
@@ -110,6 +138,7 @@ async def _visit(pool: Pool, project: Project, state: State, full: set[str]) -> 
         except IndexFull:
             # The memories stay where they are, and beyond 2,000 a search reads the rows.
             log.error("search_index_full", team=project.team_id, project=project.project_id, owner=owner)  # noqa: TRY400
+            SEARCH_INDEX_FULL.inc()
             full.add(owner)
     return True
 
@@ -139,6 +168,7 @@ async def _merge(pool: Pool, project: Project, owner: str) -> bool:
             return False
         index_no, room = await held.room(owner, tail)
         await held.write(owner, index_no, tail, merge(tail, room))
+    SEARCH_MERGES.inc()
     return True
 
 
