@@ -39,7 +39,8 @@ _MERGED: Final = 4096
 """Memories of one owner that are merged before the others have their turn."""
 _REBUILT: Final = 2048
 """Memories that a project puts into its tail before they are merged."""
-_DEAD_MOST: Final = 100_000
+_DEAD_MOST: Final = 4096
+"""Documents that are purged in one pass over their words."""
 _DROPPED_ROWS: Final = 5000
 
 
