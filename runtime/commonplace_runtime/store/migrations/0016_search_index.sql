@@ -154,7 +154,8 @@ RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
 -- Keeps the index beside the memories: `fresh` and `gone` are the rows of the statement, as far as it has them.
 -- The tail before the documents: a merge moves rows from the one to the other, and whoever waited for it finds them there.
 -- Rows are looked for one by one, by their full keys: what is planned while the tables are empty would read all of them later.
-CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     stale uuid[];
 BEGIN
@@ -174,7 +175,7 @@ BEGIN
                 WHERE w.team_id = g.team_id AND w.project_id = g.project_id
                     AND w.owner_actor = commonplace.search_owner(g.visibility, g.owner_actor) AND w.number = g.number OFFSET 0) AS t
             WHERE stale IS NULL OR g.id = ANY (stale)));
-        -- Of a project that goes whole no hint is left: it would refer to nothing.
+        -- Where the project goes whole, it or its index may be gone by now: what would refer to them is left out.
         WITH dead AS MATERIALIZED (
             SELECT d.ctid AS place, d.index_no, d.docno, d.segment, g.team_id, g.project_id, g.lexemes
             FROM gone g CROSS JOIN LATERAL (SELECT x.ctid, x.index_no, x.docno, x.segment FROM commonplace.search_documents x
@@ -188,7 +189,9 @@ BEGIN
             CROSS JOIN LATERAL (SELECT team_id, id FROM commonplace.projects WHERE team_id = d.team_id AND id = d.project_id OFFSET 0) AS p
         )
         INSERT INTO commonplace.search_purges (index_no, docno, segment, team_id, terms)
-        SELECT index_no, docno, segment, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes)) FROM dead;
+        SELECT index_no, docno, segment, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes))
+        FROM dead CROSS JOIN LATERAL (SELECT FROM commonplace.search_indexes i
+            WHERE i.team_id = dead.team_id AND i.number = dead.index_no OFFSET 0) AS held;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO commonplace.search_tail (team_id, project_id, owner_actor, number, memory_id, session_id, terms)
