@@ -232,3 +232,16 @@ async def test_an_index_is_held_by_one_at_a_time(runtime_pool: Pool, admin_pool:
     async with search_index.holding(runtime_pool, project) as held, search_index.holding(runtime_pool, project) as late:
         assert held is not None
         assert late is None
+
+
+async def test_what_dies_after_its_segment_was_put_together_is_purged(admin_pool: Pool, runtime_pool: Pool) -> None:
+    team = await make_team(admin_pool)
+    ids = await write(admin_pool, team, range(300))
+    await hint(admin_pool)
+    await keep(runtime_pool)
+    levels = await admin_pool.fetch("SELECT level FROM commonplace.search_segments ORDER BY segment")
+    assert {row["level"] for row in levels} == {0, 1}
+    await admin_pool.execute("DELETE FROM commonplace.memories WHERE id = ANY ($1)", ids[::7])
+    await purge_project_index(runtime_pool, Project(team_id=team.id, project_id=team.project_id))
+    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.search_purges") == 0
+    await audit_index(admin_pool)
