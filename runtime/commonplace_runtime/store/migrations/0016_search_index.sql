@@ -96,9 +96,12 @@ CREATE TABLE commonplace.search_work (
     team_id      uuid NOT NULL,
     project_id   uuid NOT NULL,
     rebuild_from integer,
+    queued_at    timestamptz NOT NULL DEFAULT now(),
     FOREIGN KEY (team_id, project_id) REFERENCES commonplace.projects (team_id, id) ON DELETE CASCADE
 );
+COMMENT ON COLUMN commonplace.search_work.rebuild_from IS '-1: what there is of the index goes first.';
 CREATE INDEX search_work_of_project ON commonplace.search_work (team_id, project_id);
+CREATE UNIQUE INDEX search_work_rebuilds ON commonplace.search_work (team_id, project_id) WHERE rebuild_from IS NOT NULL;
 
 DO $$
 DECLARE
@@ -200,7 +203,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- The next p_limit memories of a project that is built anew go into the tail, their words read again. How many those were; 0: there
--- are no more, and from here on a search reads the index.
+-- are no more, and from here on a search reads the index. An index that is to go first (0019) is a step of its own, which counts 1.
 CREATE FUNCTION commonplace.rebuild_index_v1(p_team_id uuid, p_project_id uuid, p_limit integer) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -212,6 +215,10 @@ BEGIN
     SELECT min(rebuild_from) INTO reached FROM (
         SELECT rebuild_from FROM commonplace.search_work
         WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from IS NOT NULL FOR UPDATE) AS pending;
+    IF reached < 0 THEN
+        PERFORM commonplace.drop_index(p_team_id, p_project_id);
+        RETURN 1;
+    END IF;
     SELECT array_agg(id), max(number) INTO slice, last FROM (
         SELECT id, number FROM commonplace.memories WHERE team_id = p_team_id AND project_id = p_project_id AND number >= reached
         ORDER BY number LIMIT p_limit FOR UPDATE) AS next;

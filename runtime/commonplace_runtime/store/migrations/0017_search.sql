@@ -146,13 +146,17 @@ BEGIN
                 AND m.superseded_by IS NULL
                 AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
             ORDER BY m.number DESC LIMIT p_limit);
-    ELSIF p_docnos IS NULL THEN
-        SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, worths
-        FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
     ELSE
         SELECT array_agg(f.memory_id), array_agg(f.score) INTO ids, worths
         FROM commonplace.found_memories(p_team_id, ARRAY[meant], p_actor, p_indexes, p_docnos, p_scores, p_limit, p_platform,
             p_names, p_years, p_months) f;
+        -- An index that was taken away after its postings were read has no documents either; looked for only now, so that it was
+        -- there a moment ago.
+        IF p_docnos IS NULL OR EXISTS (SELECT FROM (SELECT DISTINCT unnest(p_indexes) AS number) AS asked WHERE number > 0
+                AND NOT EXISTS (SELECT FROM commonplace.search_indexes i WHERE i.team_id = p_team_id AND i.number = asked.number)) THEN
+            SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, worths
+            FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
+        END IF;
     END IF;
     SELECT jsonb_agg(jsonb_build_object('id', m.id, 'projectId', m.project_id, 'teamId', m.team_id, 'serverSessionId', m.session_id,
             'kind', m.kind, 'title', m.title, 'content', m.content, 'metadata', m.metadata,
