@@ -67,6 +67,13 @@ BEGIN
 END
 $$;
 
+-- Whether one of those indexes was taken away (0019) since its postings were read: its documents went with it.
+CREATE FUNCTION commonplace.is_index_gone(p_team_id uuid, p_indexes integer[]) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM (SELECT DISTINCT unnest(p_indexes) AS number) AS asked WHERE number > 0
+        AND NOT EXISTS (SELECT FROM commonplace.search_indexes i WHERE i.team_id = p_team_id AND i.number = asked.number))
+$$;
+
 -- The memories behind documents, best first: p_indexes, p_docnos and p_scores stand in the order of the ranking; of index 0 the docno
 -- is a memory's number. Whoever was superseded counts for the successor; importance is worth a twentieth more or less, being new a
 -- twentieth more. p_names: the question's words in lower case; a single author among them is worth 0.12 of the best score. p_years
@@ -150,10 +157,8 @@ BEGIN
         SELECT array_agg(f.memory_id), array_agg(f.score) INTO ids, worths
         FROM commonplace.found_memories(p_team_id, ARRAY[meant], p_actor, p_indexes, p_docnos, p_scores, p_limit, p_platform,
             p_names, p_years, p_months) f;
-        -- An index that was taken away after its postings were read has no documents either; looked for only now, so that it was
-        -- there a moment ago.
-        IF p_docnos IS NULL OR EXISTS (SELECT FROM (SELECT DISTINCT unnest(p_indexes) AS number) AS asked WHERE number > 0
-                AND NOT EXISTS (SELECT FROM commonplace.search_indexes i WHERE i.team_id = p_team_id AND i.number = asked.number)) THEN
+        -- Looked for only now: what is still there was there a moment ago.
+        IF p_docnos IS NULL OR commonplace.is_index_gone(p_team_id, p_indexes) THEN
             SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, worths
             FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
         END IF;
@@ -187,6 +192,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     commonplace.search_parts(uuid, uuid[], text, text),
     commonplace.search_parts_v1(uuid, uuid, text, text, text),
+    commonplace.is_index_gone(uuid, integer[]),
     commonplace.found_memories(uuid, uuid[], text, integer[], integer[], real[], integer, text, text[], integer[], integer[]),
     commonplace.recall_v2(uuid, uuid, uuid, text, text, text, text, text, integer, text, text, integer[], integer[], real[], text[],
         integer[], integer[])

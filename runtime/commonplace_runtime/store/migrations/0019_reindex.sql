@@ -57,17 +57,15 @@ END
 $$;
 
 -- Takes a project's indexes and tail away, whole or not at all: who has read the postings finds either all documents or no index.
--- A writer holds its row of the tail or of the documents and may want the index next (keep_index): this gives way, long before
--- anybody looks for a deadlock, and is called again.
-CREATE FUNCTION commonplace.drop_index(p_team_id uuid, p_project_id uuid) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+-- Whoever calls this holds the project's index and has a short lock_timeout: a writer may hold a row that is to go and want the index
+-- next (keep_index), and goes first.
+CREATE FUNCTION commonplace.drop_indexes(p_team_id uuid, p_project_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM commonplace.search_indexes WHERE team_id = p_team_id AND project_id = p_project_id ORDER BY number FOR UPDATE;
     DELETE FROM commonplace.search_tail WHERE team_id = p_team_id AND project_id = p_project_id;
     DELETE FROM commonplace.search_indexes WHERE team_id = p_team_id AND project_id = p_project_id;
     UPDATE commonplace.search_work SET rebuild_from = 0 WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from < 0;
-EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-    NULL;
 END
 $$;
 
@@ -75,5 +73,5 @@ GRANT EXECUTE ON FUNCTION
     commonplace.index_state(uuid, uuid),
     commonplace.index_state_v1(uuid, uuid, text),
     commonplace.request_rebuild_v1(uuid, uuid, uuid, text, text, text),
-    commonplace.drop_index(uuid, uuid)
+    commonplace.drop_indexes(uuid, uuid)
 TO commonplace_runtime;
