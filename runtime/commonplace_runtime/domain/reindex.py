@@ -22,6 +22,14 @@ class IndexState(TypedDict):
     queuedAtEpoch: int | None
 
 
+class IndexOfTeam(IndexState):
+    """The same as an administrator is told of it. team: its slug, project: its name."""
+
+    teamId: str
+    team: str
+    project: str
+
+
 class RebuildQueued(TypedDict):
     """A project whose index is going to be built anew, or is at it. statusPath: a GET there says how far it is."""
 
