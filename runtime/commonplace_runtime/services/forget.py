@@ -9,6 +9,7 @@ import structlog
 from commonplace_runtime.domain.erasure import (
     FIRST_ROWS,
     LEAST_ROWS,
+    QUERY_LIMITS,
     Counts,
     Forgotten,
     Selection,
@@ -16,11 +17,13 @@ from commonplace_runtime.domain.erasure import (
     next_rows,
 )
 from commonplace_runtime.domain.errors import NotFound, Unavailable
-from commonplace_runtime.domain.models import Reach
+from commonplace_runtime.domain.models import Json, Reach, Recall
+from commonplace_runtime.domain.questions import hints_of
+from commonplace_runtime.domain.ranking import rank
 from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.ids import uuid7
-from commonplace_runtime.services.search import NAME_CHARACTERS, QUERY_CHARACTERS
-from commonplace_runtime.store import erasures
+from commonplace_runtime.services.search import CANDIDATES_OF_PLATFORM, NAME_CHARACTERS, clean_query
+from commonplace_runtime.store import erasures, memories
 from commonplace_runtime.store.erasures import Begun, Erasure
 from commonplace_runtime.store.pool import Pool
 
@@ -38,8 +41,9 @@ async def forget(pool: Pool, reach: Reach, selection: Selection, *, dry_run: boo
     """
     Erase what `selection` means of what the caller sees, and answer when all of it is gone; or say what would go.
 
-    A project goes whole, other actors' private memories too. Raises NotFound, NotPermitted, ProjectMissing,
-    Unavailable: an erasure that had begun is then finished by a worker.
+    A query takes the best of what a search for it finds that has one of its words itself, or has superseded one that
+    has: never what only stands beside such a one. A project goes whole, other actors' private memories too. Raises
+    NotFound, NotPermitted, ProjectMissing, Unavailable: an erasure that had begun is then finished by a worker.
     """
     begun = await _begin(pool, reach, selection, dry_run=dry_run, via=via, action="memory.forgotten")
     counts = await _finish(pool, begun)
@@ -97,15 +101,18 @@ async def finish_erasures(pool: Pool) -> int:
 async def _begin(
     pool: Pool, reach: Reach, selection: Selection, *, dry_run: bool, via: str | None, action: Action
 ) -> Begun:
+    value = _value(selection)
+    project = None if selection.project is None else _clean(selection.project[:NAME_CHARACTERS])
     begun = await erasures.begin(
         pool,
         reach,
         {
             "id": str(uuid7()),
             "what": selection.kind,
-            "value": _value(selection),
+            "value": value,
             "limit": selection.limit,
-            "project": None if selection.project is None else _clean(selection.project[:NAME_CHARACTERS]),
+            "ranking": None if selection.query is None else await _ranking(pool, reach, value, project),
+            "project": project,
             "isDry": dry_run,
             "action": action,
             "via": via or "api",
@@ -114,6 +121,21 @@ async def _begin(
     if begun is None:
         raise NotFound(_MISSING.get(selection.kind, "Project not found"))
     return begun
+
+
+async def _ranking(pool: Pool, reach: Reach, query: str | None, project: str | None) -> Json:
+    """
+    The ranking as `forgotten_by_query` takes it; None where the rows must be read instead.
+
+    As many candidates as where only the rows tell which of them count: a neighbour of what has the words does not.
+    """
+    wanted = Recall(mode="search", project=project, query=query, limit=QUERY_LIMITS[1])
+    ranking = rank(await memories.search_parts(pool, reach, wanted), most=CANDIDATES_OF_PLATFORM)
+    if ranking is None:
+        return None
+    hints = hints_of(query)
+    columns = {"indexes": ranking.indexes, "docnos": ranking.docnos, "scores": ranking.scores}
+    return cast("Json", {**columns, "names": hints.words, "years": hints.years, "months": hints.months})
 
 
 async def _finish(pool: Pool, begun: Begun) -> Counts:
@@ -146,7 +168,7 @@ async def _erase(pool: Pool, erasure: Erasure) -> Counts:
 def _value(selection: Selection) -> str | None:
     """What was named, as it would have been stored; what is longer than anything stored finds nothing."""
     if selection.query is not None:
-        return _clean(selection.query[:QUERY_CHARACTERS])
+        return clean_query(selection.query)
     if selection.value is None:
         return None
     text = _clean(selection.value[: _TEXT_CHARACTERS + 1])

@@ -11,6 +11,8 @@ from typing import Final
 
 from commonplace_runtime.domain.events import storable
 from commonplace_runtime.domain.models import Reach
+from commonplace_runtime.domain.questions import hints_of
+from commonplace_runtime.domain.ranking import Ranking, rank
 from commonplace_runtime.domain.worker_reads import (
     ContextRows,
     SearchRows,
@@ -19,12 +21,14 @@ from commonplace_runtime.domain.worker_reads import (
     WorkerSearch,
     wanted_file,
 )
-from commonplace_runtime.services.search import clean_query
+from commonplace_runtime.services.search import CANDIDATES_OF_PLATFORM, clean_query
 from commonplace_runtime.store import worker_reads as store
 from commonplace_runtime.store.pool import Pool
 
 MAX_NAMES: Final = 20
 MAX_PATHS: Final = 20
+CANDIDATES: Final = 1400
+"""Documents that are ranked for one answer: it counts 1,000 at most, and some are superseded or just erased."""
 _NAME_CHARACTERS: Final = 200
 _PATH_CHARACTERS: Final = 1024
 _LARGEST_NUMBER: Final = 2**31 - 1
@@ -57,16 +61,34 @@ async def timeline(
     before: int,
     after: int,
 ) -> TimelineRows:
-    """What surrounds one memory: the one that `anchor` names by number or id, else the best for `query`."""
-    return await store.timeline(
+    """
+    What surrounds one memory: the one that `anchor` names by number or id, else the best for `query`.
+
+    Raises Unavailable.
+    """
+    name = _clean_name(name) if name else None
+    query, platform = clean_query(query), storable(platform)
+    if anchor is not None:
+        return await store.timeline(
+            pool,
+            reach,
+            name,
+            anchor=storable(anchor) or "",
+            query=query,
+            platform=platform,
+            before=before,
+            after=after,
+        )
+    return await store.timeline_of_query(
         pool,
         reach,
-        _clean_name(name) if name else None,
-        anchor=storable(anchor),
-        query=clean_query(query),
-        platform=storable(platform),
+        name,
+        query=query,
+        platform=platform,
         before=before,
         after=after,
+        ranking=await _ranked(pool, reach, [name] if name is not None else None, query, platform),
+        hints=hints_of(query),
     )
 
 
@@ -95,7 +117,18 @@ async def search(pool: Pool, reach: Reach, wanted: WorkerSearch) -> SearchRows:
         platform=storable(wanted.platform),
         kinds=None if wanted.kinds is None else [_clean_name(kind) for kind in wanted.kinds[:MAX_NAMES]],
     )
-    return await store.search(pool, reach, clean)
+    ranking = await _ranked(pool, reach, clean.names, clean.query, clean.platform)
+    return await store.search(pool, reach, clean, ranking, hints_of(clean.query))
+
+
+async def _ranked(
+    pool: Pool, reach: Reach, names: Sequence[str] | None, query: str | None, platform: str | None
+) -> Ranking | None:
+    """What the index answers; None where there is no query, or where the rows must be read instead."""
+    if query is None:
+        return None
+    most = CANDIDATES if platform is None else CANDIDATES_OF_PLATFORM
+    return rank(await store.search_parts(pool, reach, names, query), most=most)
 
 
 def _is_number(given: int | str) -> bool:

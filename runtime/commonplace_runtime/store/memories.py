@@ -17,7 +17,7 @@ from commonplace_runtime.store.sql import statements
 _SQL = statements("memories")
 
 
-async def search_parts(pool: Pool, principal: Principal, wanted: Recall) -> list[Part]:
+async def search_parts(pool: Pool, reach: Principal | Reach, wanted: Recall) -> list[Part]:
     """
     What the search index has for the words of a query, to be ranked.
 
@@ -26,9 +26,9 @@ async def search_parts(pool: Pool, principal: Principal, wanted: Recall) -> list
     rows = await fetch_rows(
         pool,
         _SQL["search_parts"],
-        principal.team_id,
-        principal.project_id,
-        principal.actor,
+        reach.team_id,
+        reach.project_id,
+        reach.actor,
         wanted.project,
         wanted.query,
     )

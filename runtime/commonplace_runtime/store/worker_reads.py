@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from commonplace_runtime.domain.models import Reach
+from commonplace_runtime.domain.questions import Hints
+from commonplace_runtime.domain.ranking import Part, Ranking
 from commonplace_runtime.domain.worker_reads import (
     ContextRows,
     SearchRows,
@@ -12,7 +14,7 @@ from commonplace_runtime.domain.worker_reads import (
     WorkerRow,
     WorkerSearch,
 )
-from commonplace_runtime.store.calls import fetch_value
+from commonplace_runtime.store.calls import fetch_rows, fetch_value
 from commonplace_runtime.store.pool import Pool
 from commonplace_runtime.store.sql import statements
 
@@ -36,19 +38,52 @@ async def by_file(
     return cast("list[WorkerRow]", rows)
 
 
+async def search_parts(pool: Pool, reach: Reach, names: Sequence[str] | None, query: str) -> list[Part]:
+    """What the search index has for the words of a query, under any of `names` (None: all), to be ranked."""
+    rows = await fetch_rows(pool, _SQL["search_parts"], reach.team_id, reach.project_id, reach.actor, names, query)
+    return [Part(*row) for row in rows]
+
+
 async def timeline(
     pool: Pool,
     reach: Reach,
     name: str | None,
     *,
-    anchor: str | None,
+    anchor: str,
     query: str | None,
     platform: str | None,
     before: int,
     after: int,
 ) -> TimelineRows:
-    """What surrounds the memory that `anchor` (number or id) names, or else the best for `query`."""
+    """What surrounds the memory that `anchor` (number or id) names."""
     rows = await fetch_value(pool, _SQL["timeline"], *reach.arguments, name, anchor, query, platform, before, after)
+    return cast("TimelineRows", rows)
+
+
+async def timeline_of_query(
+    pool: Pool,
+    reach: Reach,
+    name: str | None,
+    *,
+    query: str | None,
+    platform: str | None,
+    before: int,
+    after: int,
+    ranking: Ranking | None,
+    hints: Hints,
+) -> TimelineRows:
+    """What surrounds the best for `query`: as `ranking` says, or else by the words of the rows."""
+    rows = await fetch_value(
+        pool,
+        _SQL["timeline_of_query"],
+        *reach.arguments,
+        name,
+        query,
+        platform,
+        before,
+        after,
+        *_ranked(ranking, hints),
+    )
     return cast("TimelineRows", rows)
 
 
@@ -67,8 +102,8 @@ async def batch(
     return cast("list[WorkerRow]", rows)
 
 
-async def search(pool: Pool, reach: Reach, wanted: WorkerSearch) -> SearchRows:
-    """A page of what answers `wanted`."""
+async def search(pool: Pool, reach: Reach, wanted: WorkerSearch, ranking: Ranking | None, hints: Hints) -> SearchRows:
+    """A page of what answers `wanted`: as `ranking` says, or else by the words of the rows, or the newest."""
     found = await fetch_value(
         pool,
         _SQL["search"],
@@ -83,5 +118,11 @@ async def search(pool: Pool, reach: Reach, wanted: WorkerSearch) -> SearchRows:
         wanted.order,
         wanted.limit,
         wanted.offset,
+        *_ranked(ranking, hints),
     )
     return cast("SearchRows", found)
+
+
+def _ranked(ranking: Ranking | None, hints: Hints) -> tuple[object, ...]:
+    columns = (None, None, None) if ranking is None else (ranking.indexes, ranking.docnos, ranking.scores)
+    return (*columns, hints.words, hints.years, hints.months)
