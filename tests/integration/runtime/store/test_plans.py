@@ -18,7 +18,7 @@ from commonplace_runtime.services.search import CANDIDATES, recall_memories
 from commonplace_runtime.store import memories
 from commonplace_runtime.store.pool import Connection, Pool, open_pool
 from tests.conftest import Database
-from tests.integration.runtime.indexes import bring_to
+from tests.integration.runtime.indexes import merge_all
 from tests.integration.runtime.worker.support import Tenant, make_tenant
 
 Call: TypeAlias = Callable[[Connection, Tenant], Awaitable[None]]
@@ -240,7 +240,7 @@ async def tenant(admin_pool: Pool) -> Tenant:
 
 
 async def test_plans_of_an_empty_database_do_not_read_through_a_full_one(
-    database: Database, admin_pool: Pool, tenant: Tenant
+    database: Database, admin_pool: Pool, runtime_pool: Pool, tenant: Tenant
 ) -> None:
     other = await make_tenant(admin_pool)
     async with (
@@ -253,7 +253,7 @@ async def test_plans_of_an_empty_database_do_not_read_through_a_full_one(
             for call in (*(await _calls(admin_pool, tenant)).values(), *_calls_of_300().values()):
                 await _call(connection, tenant, call)
         await admin_pool.execute(_FILL, tenant.team_id, tenant.project_id, FILLED)
-        await bring_to(admin_pool, "merged")
+        await merge_all(admin_pool, runtime_pool)
         calls = await _calls(admin_pool, tenant)
         # Beside it another team, all of whose memories wait.
         await admin_pool.execute(_FILL, other.team_id, other.project_id, FILLED)
