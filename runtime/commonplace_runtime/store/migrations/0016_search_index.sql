@@ -156,7 +156,8 @@ RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
 
 -- Keeps the index beside the memories: `fresh` and `gone` are the rows of the statement, as far as it has them.
 -- The tail before the documents: a merge moves rows from the one to the other, and whoever waited for it finds them there.
--- Rows are looked for one by one, by their full keys: what is planned while the tables are empty would read all of them later.
+-- Rows are looked for one by one, by their full keys, and never by going through a table (SET enable_seqscan): what is planned
+-- while the tables are empty would read all of them later.
 CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off AS $$
 DECLARE

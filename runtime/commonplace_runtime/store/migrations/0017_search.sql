@@ -79,6 +79,8 @@ $$;
 -- twentieth more. p_names: the question's words in lower case; a single author among them is worth 0.12 of the best score. p_years
 -- and p_months: what the question names; a memory of that time is worth 0.2 of the best score. Sources of these figures:
 -- docs/decisions/0067-search-index.md.
+-- A number is looked for as a range and in order: equal to it, a plan of an empty table would go through all of the team by another
+-- index. And an id by a column: under a policy no index is used for COALESCE, which might leak.
 CREATE FUNCTION commonplace.found_memories(p_team_id uuid, p_projects uuid[], p_actor text, p_indexes integer[], p_docnos integer[],
     p_scores real[], p_limit integer, p_platform text, p_names text[], p_years integer[], p_months integer[])
 RETURNS TABLE (memory_id uuid, score double precision) LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
@@ -96,12 +98,14 @@ BEGIN
             SELECT m.id, m.superseded_by, m.project_id, m.visibility, m.owner_actor, m.created_at, m.importance, c.score
             FROM unnest(p_indexes[reached + 1:reached + slice], p_docnos[reached + 1:reached + slice],
                 p_scores[reached + 1:reached + slice]) AS c (index_no, docno, score)
-            LEFT JOIN LATERAL (SELECT d.memory_id FROM commonplace.search_documents d
-                WHERE d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id OFFSET 0) AS document ON c.index_no > 0
-            LEFT JOIN LATERAL (SELECT w.id FROM commonplace.memories w
-                WHERE w.number = c.docno AND w.team_id = p_team_id OFFSET 0) AS waiting ON c.index_no = 0
-            CROSS JOIN LATERAL (SELECT * FROM commonplace.memories
-                WHERE team_id = p_team_id AND id = coalesce(document.memory_id, waiting.id) OFFSET 0) AS m
+            CROSS JOIN LATERAL (
+                SELECT d.memory_id AS id FROM commonplace.search_documents d
+                WHERE c.index_no > 0 AND d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id
+                UNION ALL
+                (SELECT w.id FROM commonplace.memories w
+                WHERE c.index_no = 0 AND w.team_id = p_team_id AND w.number BETWEEN c.docno AND c.docno ORDER BY w.number DESC LIMIT 1)
+                OFFSET 0) AS document
+            CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = document.id OFFSET 0) AS m
             WHERE m.project_id = ANY (p_projects) AND (m.visibility = 'team' OR m.owner_actor = p_actor)
                 AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
         ), author AS MATERIALIZED (
