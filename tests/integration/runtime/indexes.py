@@ -18,6 +18,7 @@ async def bring_to(admin_pool: Pool, state: State) -> None:
         await admin_pool.execute(
             "INSERT INTO commonplace.search_work (team_id, project_id, rebuild_from)"
             " SELECT team_id, id, 0 FROM commonplace.projects"
+            " ON CONFLICT (team_id, project_id) WHERE rebuild_from IS NOT NULL DO NOTHING"
         )
 
 
@@ -50,9 +51,12 @@ async def _merge_all(admin_pool: Pool) -> None:
             )
             place = (made["number"], where[0])
             await connection.executemany(
-                "INSERT INTO commonplace.search_documents (index_no, team_id, docno, memory_id)"
-                " VALUES ($1, $2, $3, $4)",
-                [(*place, docno, each.memory_id) for docno, each in zip(merged.docnos, tail, strict=True)],
+                "INSERT INTO commonplace.search_documents (index_no, team_id, segment, docno, memory_id)"
+                " VALUES ($1, $2, $3, $4, $5)",
+                [
+                    (*place, made["next_segment"], docno, each.memory_id)
+                    for docno, each in zip(merged.docnos, tail, strict=True)
+                ],
             )
             await connection.execute(
                 "INSERT INTO commonplace.search_segments (index_no, team_id, segment, documents)"
