@@ -128,7 +128,7 @@ async def _ranked(
     if query is None:
         return None
     most = CANDIDATES if platform is None else CANDIDATES_OF_PLATFORM
-    return rank(await store.search_parts(pool, reach, names, query), most=most)
+    return rank(await store.search_parts(pool, reach, names, query), most=most, asks=hints_of(query).asks)
 
 
 def _is_number(given: int | str) -> bool:
