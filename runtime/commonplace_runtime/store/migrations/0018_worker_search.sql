@@ -34,7 +34,7 @@ DECLARE
     projects uuid[];
     named uuid[];
 BEGIN
-    IF p_docnos IS NULL THEN
+    IF p_docnos IS NULL OR commonplace.is_index_gone(p_team_id, p_indexes) THEN
         RETURN ARRAY(SELECT hit.id FROM commonplace.worker_hits(p_team_id, p_key_project, p_actor, p_names, p_query, p_platform) AS hit
             ORDER BY hit.place);
     END IF;
@@ -110,7 +110,8 @@ DECLARE
     told record;
     named record;
 BEGIN
-    IF p_ranking -> 'docnos' IS NULL THEN
+    IF p_ranking -> 'docnos' IS NULL OR commonplace.is_index_gone(p_team_id,
+            ARRAY(SELECT jsonb_array_elements_text(p_ranking -> 'indexes')::integer)) THEN
         RETURN QUERY SELECT r.memory_id
             FROM commonplace.ranked_memories(p_team_id, p_project_id, p_actor, p_query, p_limit, NULL) AS r;
         RETURN;

@@ -73,7 +73,11 @@ async def _calls(pool: Pool, tenant: Tenant) -> Mapping[str, tuple[str, tuple[An
         ),
         "batch": ("commonplace.ingest_batch_v1($1, $2, $3, $4, $5, true, $6, false)", ([_event("S"), _event("T")],)),
         "get": ("commonplace.get_memory_v1($1, $2, $3, $4, $5, $6, 'x')", (str(memory),)),
-        "recent": ("commonplace.recall_v1($1, $2, $3, $4, $5, 'recent', NULL, NULL, 10, NULL, NULL)", ()),
+        "recent": (
+            "commonplace.recall_v2($1, $2, $3, $4, $5, 'recent', NULL, NULL, 10, NULL, NULL,"
+            " NULL, NULL, NULL, NULL, NULL, NULL)",
+            (),
+        ),
         "list": ("commonplace.list_memories_v1($1, $2, $3, $4, $5, $6, NULL, 20)", ({},)),
         "context": ("commonplace.context_inject_v1($1, $2, $3, $4, $5, NULL, NULL, 20)", ()),
         "timeline": ("commonplace.timeline_v1($1, $2, $3, $4, $5, NULL, $6, NULL, NULL, 5, 5)", (str(memory),)),
