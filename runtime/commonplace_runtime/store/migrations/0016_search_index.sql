@@ -127,7 +127,7 @@ CREATE FUNCTION commonplace.search_term(p_lexeme text) RETURNS integer LANGUAGE 
 RETURN hashtext(p_lexeme COLLATE "C");
 
 -- What a tail holds of a memory: for each word its term (int4) and its impact (int2), big-endian, 6 bytes.
--- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 40)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
+-- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
 -- tf counts a word of the title twice, a keyword or tag one and a half times; D holds every word of title and content once more, so
 -- only what stands in D alone, the part of an identifier, counts there.
 CREATE FUNCTION commonplace.search_terms(p_lexemes tsvector) RETURNS bytea
@@ -142,13 +142,19 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
         FROM word
     )
     SELECT coalesce(string_agg(int4send(term)
-        || int2send(greatest(1, round(63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 40.0::float8))))::smallint), ''), '')
+        || int2send(greatest(1, round(63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30.0::float8))))::smallint), ''), '')
     FROM counted
 $$;
 
 -- Whose index holds a memory.
 CREATE FUNCTION commonplace.search_owner(p_visibility text, p_owner_actor text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
+
+-- Whose words a memory has, as a question would name them, in lower case: metadata's author, or a person's own name without the part
+-- of an address that all share. Other actors are called after what they do, which is no name.
+CREATE FUNCTION commonplace.author_name(p_owner_actor text, p_metadata jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN lower(left(CASE WHEN jsonb_typeof(p_metadata -> 'author') = 'string' THEN p_metadata ->> 'author'
+    WHEN p_owner_actor LIKE 'human:%' THEN split_part(substr(p_owner_actor, 7), '@', 1) ELSE '' END, 200));
 
 -- Keeps the index beside the memories: `fresh` and `gone` are the rows of the statement, as far as it has them.
 -- The tail before the documents: a merge moves rows from the one to the other, and whoever waited for it finds them there.
@@ -358,6 +364,7 @@ GRANT EXECUTE ON FUNCTION
     commonplace.search_term(text),
     commonplace.search_terms(tsvector),
     commonplace.search_owner(text, text),
+    commonplace.author_name(text, jsonb),
     commonplace.keep_index(),
     commonplace.search_work_v1(integer),
     commonplace.search_state_v1(uuid, uuid),
