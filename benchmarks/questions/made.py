@@ -130,7 +130,8 @@ class _Maker:
     def chatter(self, into: _Session) -> None:
         """A turn in the written part's words, which says nothing."""
         kind = self.random.choice(("observation", "user_prompt", "discovery", "change", "decision"))
-        into.add(kind, self.chain.sentence(self.random), title=self.chain.title(self.random))
+        words = self.chain.sentence(self.random)
+        into.add(kind, words, title=" ".join(words.split()[:6]) if self.random.random() < 0.2 else None)
 
 
 class _Chain:
@@ -153,9 +154,6 @@ class _Chain:
             # A jump now and then: else whole answers would come back.
             unit = draw.choice(follows) if follows and draw.random() < 0.6 else draw.choice(self.units)
         return re.sub(r"(?<=[\u3040-\u9fff]) (?=[\u3040-\u9fff])", "", " ".join(units))
-
-    def title(self, draw: random.Random) -> str | None:
-        return " ".join(self.sentence(draw).split()[:5]) if draw.random() < 0.2 else None
 
 
 def made(seed: int, like: Set) -> Set:
