@@ -1,14 +1,12 @@
-"""How a hot path calls the database: one statement, one value, bounded waiting, faults sorted by who must act."""
+"""How a hot path calls the database: one statement, bounded waiting, faults sorted by who must act."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
 
-from commonplace_runtime.domain.errors import InvalidInput, NotPermitted, Unavailable
+from commonplace_runtime.domain.errors import DomainError, InvalidInput, NotPermitted, Unavailable
 from commonplace_runtime.domain.validation import ProjectMissing
-from commonplace_runtime.store.pool import Connection, Pool, Record, faults_as_unavailable
+from commonplace_runtime.store.pool import Pool, Record, unavailable_for
 
 ACQUIRE_TIMEOUT_SECONDS: Final = 10.0
 """How long a request waits for a free connection before it is told to come back."""
@@ -25,45 +23,43 @@ _TRIES: Final = 3
 
 
 async def fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
+    """The first column of the first row, None without a row; as `fetch_rows`."""
+    rows = await fetch_rows(pool, statement, *arguments)
+    return rows[0][0] if rows else None
+
+
+async def fetch_rows(pool: Pool, statement: str, *arguments: object) -> list[Record]:
     """
-    The first column of the first row. Runs the statement again when another transaction came between.
+    All rows. Runs the statement again when another transaction came between.
 
     Raises Unavailable for what time heals, NotPermitted and InvalidInput for what `0003_api_functions.sql` raises
     as CM1xx and for values that Postgres cannot hold.
     """
-    for _ in range(_TRIES - 1):
+    tries = 1
+    while True:
         try:
-            return await _fetch_value(pool, statement, *arguments)
-        except Unavailable as error:
+            async with pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
+                return await connection.fetch(statement, *arguments)
+        except Exception as error:
             # Postgres rolled all of it back in favour of another transaction, which is done by now.
-            if not isinstance(error.__cause__, _OVERTAKEN):
+            if tries < _TRIES and isinstance(error, _OVERTAKEN):
+                tries += 1
+                continue
+            told = _told(error)
+            if told is None:
                 raise
-    return await _fetch_value(pool, statement, *arguments)
+            raise told from error
 
 
-async def fetch_rows(pool: Pool, statement: str, *arguments: object) -> list[Record]:
-    """All rows of a statement that only reads. Raises what `fetch_value` raises."""
-    async with _told(pool) as connection:
-        return await connection.fetch(statement, *arguments)
-
-
-async def _fetch_value(pool: Pool, statement: str, *arguments: object) -> Any:
-    async with _told(pool) as connection:
-        return await connection.fetchval(statement, *arguments)
-
-
-@asynccontextmanager
-async def _told(pool: Pool) -> AsyncIterator[Connection]:
-    async with faults_as_unavailable(), pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection:
-        try:
-            yield connection
-        except _UNSTORABLE as error:
-            raise InvalidInput(f"this cannot be stored: {error}") from error
-        except asyncpg.ForeignKeyViolationError as error:
-            raise Unavailable("what this refers to was erased meanwhile") from error
-        except asyncpg.PostgresError as error:
-            if error.sqlstate == _NOT_PERMITTED:
-                raise NotPermitted(str(error)) from error
-            if error.sqlstate == _PROJECT_MISSING:
-                raise ProjectMissing(int(getattr(error, "detail", None) or 0)) from error
-            raise
+def _told(error: Exception) -> DomainError | None:
+    """What the caller is told of a fault; None for one that is ours."""
+    if isinstance(error, _UNSTORABLE):
+        return InvalidInput(f"this cannot be stored: {error}")
+    if isinstance(error, asyncpg.ForeignKeyViolationError):
+        return Unavailable("what this refers to was erased meanwhile")
+    if isinstance(error, asyncpg.PostgresError):
+        if error.sqlstate == _NOT_PERMITTED:
+            return NotPermitted(str(error))
+        if error.sqlstate == _PROJECT_MISSING:
+            return ProjectMissing(int(getattr(error, "detail", None) or 0))
+    return unavailable_for(error)

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+import orjson
+
 from commonplace_runtime.domain.memories import EventMemories, MemoryRow
-from commonplace_runtime.domain.models import Json, Principal, Reach, Recall
+from commonplace_runtime.domain.models import Json, Principal, Reach, Recall, TeamId
 from commonplace_runtime.domain.questions import Hints
 from commonplace_runtime.domain.ranking import Part, Ranking
 from commonplace_runtime.domain.wire import ObservationRow
 from commonplace_runtime.store.calls import fetch_rows, fetch_value
-from commonplace_runtime.store.pool import Pool
+from commonplace_runtime.store.pool import Pool, Record
 from commonplace_runtime.store.sql import statements
 
 _SQL = statements("memories")
@@ -43,7 +45,7 @@ async def recall(
 
     Raises NotPermitted when the key is bound to another project, InvalidInput when none was named and none is evident.
     """
-    answer = await fetch_value(
+    rows = await fetch_rows(
         pool,
         _SQL["recall"],
         principal.team_id,
@@ -64,7 +66,26 @@ async def recall(
         hints.years,
         hints.months,
     )
-    return cast("list[ObservationRow]", answer)
+    return [_observation(row, principal.team_id) for row in rows]
+
+
+def _observation(row: Record, team_id: TeamId) -> ObservationRow:
+    memory_id, project_id, session_id, kind, title, content, metadata, sources, score, created, updated = row
+    return {
+        "id": memory_id,
+        "projectId": project_id,
+        "teamId": team_id,
+        "serverSessionId": session_id,
+        "kind": kind,
+        "title": title,
+        "content": content,
+        # Most are empty, and reading them costs as much as the rest of the row.
+        "metadata": {} if metadata == "{}" else orjson.loads(metadata),
+        "sources": [] if sources is None else orjson.loads(sources),
+        "score": None if score is None else round(score, 6),
+        "createdAtEpoch": created,
+        "updatedAtEpoch": updated,
+    }
 
 
 async def get(pool: Pool, reach: Reach, memory_id: str, *, action: str) -> MemoryRow | None:

@@ -4,7 +4,8 @@
 -- $1 team, $2 key, $3 key's project or NULL, $4 actor, $5 request id, $6 mode, $7 project id or name or NULL,
 -- $8 query or NULL for the newest, $9 limit, $10 platform or NULL for all, $11 via or NULL, $12 to $14 the ranking's columns or NULL to
 -- look for the words in the rows, $15 the question's words, $16 years, $17 months that it names. Audits.
-SELECT commonplace.recall_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+SELECT id, project_id, session_id, kind, title, content, metadata, sources, score, created_ms, updated_ms FROM commonplace.recall_v2(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
 
 -- search_parts --
 -- $1 team, $2 key's project or NULL, $3 actor, $4 project id or name or NULL, $5 query.

@@ -152,14 +152,22 @@ async def faults_as_unavailable() -> AsyncIterator[None]:
     """Turn what time or an administrator heals into `Unavailable` (`Refused`); everything else passes."""
     try:
         yield
-    except _REFUSALS as error:  # before the faults of connections: a bad certificate is an OSError too
-        raise Refused(f"the database refuses us: {error}") from error
-    except CONNECTION_FAULTS as error:
-        raise Unavailable(f"the database does not answer: {type(error).__name__}") from error
-    except asyncpg.InterfaceError as error:
-        if not _is_lost(error):
+    except Exception as error:
+        told = unavailable_for(error)
+        if told is None:
             raise
-        raise Unavailable("the connection to the database was closed") from error
+        raise told from error
+
+
+def unavailable_for(error: Exception) -> Unavailable | None:
+    """What `error` means where time or an administrator heals it (then `Refused`); None for everything else."""
+    if isinstance(error, _REFUSALS):  # before the faults of connections: a bad certificate is an OSError too
+        return Refused(f"the database refuses us: {error}")
+    if isinstance(error, CONNECTION_FAULTS):
+        return Unavailable(f"the database does not answer: {type(error).__name__}")
+    if isinstance(error, asyncpg.InterfaceError) and _is_lost(error):
+        return Unavailable("the connection to the database was closed")
+    return None
 
 
 def _is_lost(error: asyncpg.InterfaceError) -> bool:

@@ -28,9 +28,9 @@ DELETE FROM commonplace.search_work WHERE team_id = $1::uuid AND number = ANY ($
 -- postpone --
 -- $1 team, $2 project. What it says of building anew is kept.
 WITH gone AS (
-    DELETE FROM commonplace.search_work WHERE team_id = $1::uuid AND project_id = $2::uuid RETURNING rebuild_from)
-INSERT INTO commonplace.search_work (team_id, project_id, rebuild_from)
-SELECT $1, $2, min(rebuild_from) FROM gone HAVING count(*) > 0;
+    DELETE FROM commonplace.search_work WHERE team_id = $1::uuid AND project_id = $2::uuid RETURNING rebuild_from, queued_at)
+INSERT INTO commonplace.search_work (team_id, project_id, rebuild_from, queued_at)
+SELECT $1, $2, min(rebuild_from), min(queued_at) FROM gone GROUP BY rebuild_from IS NULL;
 
 -- rebuild --
 -- $1 team, $2 project, $3 how many memories. How many those were.

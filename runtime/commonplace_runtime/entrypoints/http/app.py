@@ -28,6 +28,7 @@ from commonplace_runtime.entrypoints.http import (
     memories,
     projects,
     recall,
+    reindex,
     sessions,
     transfer,
     usage,
@@ -52,7 +53,7 @@ from commonplace_runtime.store.pool import Pool, open_pool_patiently
 OPERATIONS: Final[tuple[Operation, ...]] = tuple(
     operation
     for module in (
-        *(events, sessions, jobs, recall, memories, projects, erasure, transfer),
+        *(events, sessions, jobs, recall, memories, projects, reindex, erasure, transfer),
         *(keys, connect, usage, audit, compat, worker_reads, health, description),
     )
     for operation in module.OPERATIONS

@@ -100,9 +100,12 @@ CREATE TABLE commonplace.search_work (
     team_id      uuid NOT NULL,
     project_id   uuid NOT NULL,
     rebuild_from integer,
+    queued_at    timestamptz NOT NULL DEFAULT now(),
     FOREIGN KEY (team_id, project_id) REFERENCES commonplace.projects (team_id, id) ON DELETE CASCADE
 );
+COMMENT ON COLUMN commonplace.search_work.rebuild_from IS '-1: what there is of the index goes first.';
 CREATE INDEX search_work_of_project ON commonplace.search_work (team_id, project_id);
+CREATE UNIQUE INDEX search_work_rebuilds ON commonplace.search_work (team_id, project_id) WHERE rebuild_from IS NOT NULL;
 ALTER TABLE commonplace.search_work SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 DO $$
@@ -128,7 +131,7 @@ CREATE FUNCTION commonplace.search_term(p_lexeme text) RETURNS integer LANGUAGE 
 RETURN hashtext(p_lexeme COLLATE "C");
 
 -- What a tail holds of a memory: for each word its term (int4) and its impact (int2), big-endian, 6 bytes.
--- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 40)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
+-- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
 -- tf counts a word of the title twice, a keyword or tag one and a half times; D holds every word of title and content once more, so
 -- only what stands in D alone, the part of an identifier, counts there.
 CREATE FUNCTION commonplace.search_terms(p_lexemes tsvector) RETURNS bytea
@@ -143,7 +146,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
         FROM word
     )
     SELECT coalesce(string_agg(int4send(term)
-        || int2send(greatest(1, round(63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 40.0::float8))))::smallint), ''), '')
+        || int2send(greatest(1, round(63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30.0::float8))))::smallint), ''), '')
     FROM counted
 $$;
 
@@ -151,9 +154,22 @@ $$;
 CREATE FUNCTION commonplace.search_owner(p_visibility text, p_owner_actor text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
 
+-- Whose words a memory has, as a question would name them, in lower case: metadata's author, or a person's own name without the part
+-- of an address that all share. Other actors are called after what they do, which is no name.
+CREATE FUNCTION commonplace.author_name(p_owner_actor text, p_metadata jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN lower(left(CASE WHEN jsonb_typeof(p_metadata -> 'author') = 'string' THEN p_metadata ->> 'author'
+    WHEN p_owner_actor LIKE 'human:%' THEN split_part(substr(p_owner_actor, 7), '@', 1) ELSE '' END, 200));
+
+-- The words that find a memory: those of its text, and its author's name as a keyword.
+CREATE FUNCTION commonplace.search_lexemes(p_lexemes tsvector, p_owner_actor text, p_metadata jsonb) RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_lexemes || setweight(to_tsvector('pg_catalog.english',
+    commonplace.split_identifiers(commonplace.author_name(p_owner_actor, p_metadata))), 'B');
+
 -- Keeps the index beside the memories: `fresh` and `gone` are the rows of the statement, as far as it has them.
 -- The tail before the documents: a merge moves rows from the one to the other, and whoever waited for it finds them there.
--- Rows are looked for one by one, by their full keys: what is planned while the tables are empty would read all of them later.
+-- Rows are looked for one by one, by their full keys, and never by going through a table (SET enable_seqscan): what is planned
+-- while the tables are empty would read all of them later.
 CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off AS $$
 DECLARE
@@ -161,8 +177,10 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         stale := ARRAY(SELECT id FROM (
-            SELECT id, lexemes, project_id, session_id, commonplace.search_owner(visibility, owner_actor) FROM fresh
-            EXCEPT SELECT id, lexemes, project_id, session_id, commonplace.search_owner(visibility, owner_actor) FROM gone) AS changed);
+            SELECT id, lexemes, project_id, session_id, commonplace.search_owner(visibility, owner_actor),
+                commonplace.author_name(owner_actor, metadata) FROM fresh
+            EXCEPT SELECT id, lexemes, project_id, session_id, commonplace.search_owner(visibility, owner_actor),
+                commonplace.author_name(owner_actor, metadata) FROM gone) AS changed);
         IF stale = '{}' THEN
             RETURN NULL;
         ELSIF cardinality(stale) = (SELECT count(*) FROM fresh) THEN
@@ -177,7 +195,8 @@ BEGIN
             WHERE stale IS NULL OR g.id = ANY (stale)));
         -- Where the project goes whole, it or its index may be gone by now: what would refer to them is left out.
         WITH dead AS MATERIALIZED (
-            SELECT d.ctid AS place, d.index_no, d.docno, d.segment, g.team_id, g.project_id, g.lexemes
+            SELECT d.ctid AS place, d.index_no, d.docno, d.segment, g.team_id, g.project_id,
+                commonplace.search_lexemes(g.lexemes, g.owner_actor, g.metadata) AS lexemes
             FROM gone g CROSS JOIN LATERAL (SELECT x.ctid, x.index_no, x.docno, x.segment FROM commonplace.search_documents x
                 WHERE x.memory_id = g.id AND x.team_id = g.team_id OFFSET 0) AS d
             WHERE stale IS NULL OR g.id = ANY (stale)
@@ -196,7 +215,7 @@ BEGIN
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO commonplace.search_tail (team_id, project_id, owner_actor, number, memory_id, session_id, terms)
         SELECT team_id, project_id, commonplace.search_owner(visibility, owner_actor), number, id, session_id,
-            commonplace.search_terms(lexemes)
+            commonplace.search_terms(commonplace.search_lexemes(lexemes, owner_actor, metadata))
         FROM fresh WHERE stale IS NULL OR id = ANY (stale);
         -- A hint with every 32nd is enough. By a hash: numbers are dealt to all projects alike, and writers who take turns would
         -- leave one project the odd ones for ever.
@@ -324,7 +343,7 @@ END
 $$;
 
 -- The next p_limit memories of a project that is built anew go into the tail, their words read again. How many those were; 0: there
--- are no more, and from here on a search reads the index.
+-- are no more, and from here on a search reads the index. An index that is to go first (0019) is a step of its own, which counts 1.
 CREATE FUNCTION commonplace.rebuild_index_v1(p_team_id uuid, p_project_id uuid, p_limit integer) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -336,6 +355,10 @@ BEGIN
     SELECT min(rebuild_from) INTO reached FROM (
         SELECT rebuild_from FROM commonplace.search_work
         WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from IS NOT NULL FOR UPDATE) AS pending;
+    IF reached < 0 THEN
+        PERFORM commonplace.drop_indexes(p_team_id, p_project_id);
+        RETURN 1;
+    END IF;
     SELECT array_agg(id), max(number) INTO slice, last FROM (
         SELECT id, number FROM commonplace.memories WHERE team_id = p_team_id AND project_id = p_project_id AND number >= reached
         ORDER BY number LIMIT p_limit FOR NO KEY UPDATE) AS next;
@@ -347,7 +370,7 @@ BEGIN
         AND lexemes IS DISTINCT FROM commonplace.memory_lexemes(title, keywords, tags, content);
     INSERT INTO commonplace.search_tail (team_id, project_id, owner_actor, number, memory_id, session_id, terms)
     SELECT m.team_id, m.project_id, commonplace.search_owner(m.visibility, m.owner_actor), m.number, m.id, m.session_id,
-        commonplace.search_terms(m.lexemes)
+        commonplace.search_terms(commonplace.search_lexemes(m.lexemes, m.owner_actor, m.metadata))
     FROM unnest(slice) AS given (id)
     CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = given.id OFFSET 0) AS m
     WHERE NOT EXISTS (SELECT FROM commonplace.search_documents d WHERE d.memory_id = m.id)
@@ -371,6 +394,8 @@ GRANT EXECUTE ON FUNCTION
     commonplace.search_term(text),
     commonplace.search_terms(tsvector),
     commonplace.search_owner(text, text),
+    commonplace.author_name(text, jsonb),
+    commonplace.search_lexemes(tsvector, text, jsonb),
     commonplace.keep_index(),
     commonplace.drop_postings(),
     commonplace.search_work_v1(integer),

@@ -67,46 +67,58 @@ BEGIN
 END
 $$;
 
+-- Whether one of those indexes was taken away (0019) since its postings were read: its documents went with it.
+CREATE FUNCTION commonplace.is_index_gone(p_team_id uuid, p_indexes integer[]) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM (SELECT DISTINCT unnest(p_indexes) AS number) AS asked WHERE number > 0
+        AND NOT EXISTS (SELECT FROM commonplace.search_indexes i WHERE i.team_id = p_team_id AND i.number = asked.number))
+$$;
+
 -- The memories behind documents, best first: p_indexes, p_docnos and p_scores stand in the order of the ranking; of index 0 the docno
 -- is a memory's number. Whoever was superseded counts for the successor; importance is worth a twentieth more or less, being new a
--- twentieth more. p_names: the question's words in lower case; a single author among them is worth 0.12 of the best score. p_years
--- and p_months: what the question names; a memory of that time is worth 0.2 of the best score. Sources of these figures:
--- docs/decisions/0067-search-index.md.
+-- twentieth more. p_names: the question's words in lower case; a single author among them is worth a quarter of the best score.
+-- p_years and p_months: what the question names; a memory of that time is worth two fifths of the best score, and is looked for
+-- further down. Where these figures come from: docs/decisions/0067-search-index.md.
+-- A number is looked for as a range and in order: equal to it, a plan of an empty table would go through all of the team by another
+-- index. And an id by a column: under a policy no index is used for COALESCE, which might leak.
 CREATE FUNCTION commonplace.found_memories(p_team_id uuid, p_projects uuid[], p_actor text, p_indexes integer[], p_docnos integer[],
     p_scores real[], p_limit integer, p_platform text, p_names text[], p_years integer[], p_months integer[])
 RETURNS TABLE (memory_id uuid, score double precision) LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    slice integer := greatest(40, 2 * p_limit);
+    is_dated boolean := cardinality(p_years) + cardinality(p_months) > 0;
+    slice integer := greatest(CASE WHEN is_dated THEN 100 ELSE 40 END, 2 * p_limit);
     reached integer := 0;
     ids uuid[] := '{}';
     worths double precision[] := '{}';
     more_ids uuid[];
     more_worths double precision[];
-    named text;
 BEGIN
     WHILE reached < cardinality(p_docnos) AND cardinality(ids) < p_limit LOOP
         WITH RECURSIVE candidate AS MATERIALIZED (
-            SELECT m.id, m.superseded_by, m.project_id, m.visibility, m.owner_actor, m.created_at, m.importance, c.score
+            SELECT m.id, m.superseded_by, m.project_id, m.visibility, m.created_at, m.importance, c.score,
+                commonplace.author_name(m.owner_actor, m.metadata) AS author
             FROM unnest(p_indexes[reached + 1:reached + slice], p_docnos[reached + 1:reached + slice],
                 p_scores[reached + 1:reached + slice]) AS c (index_no, docno, score)
-            LEFT JOIN LATERAL (SELECT d.memory_id FROM commonplace.search_documents d
-                WHERE d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id OFFSET 0) AS document ON c.index_no > 0
-            LEFT JOIN LATERAL (SELECT w.id FROM commonplace.memories w
-                WHERE w.number = c.docno AND w.team_id = p_team_id OFFSET 0) AS waiting ON c.index_no = 0
-            CROSS JOIN LATERAL (SELECT * FROM commonplace.memories
-                WHERE team_id = p_team_id AND id = coalesce(document.memory_id, waiting.id) OFFSET 0) AS m
+            CROSS JOIN LATERAL (
+                SELECT d.memory_id AS id FROM commonplace.search_documents d
+                WHERE c.index_no > 0 AND d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id
+                UNION ALL
+                (SELECT w.id FROM commonplace.memories w
+                WHERE c.index_no = 0 AND w.team_id = p_team_id AND w.number BETWEEN c.docno AND c.docno ORDER BY w.number DESC LIMIT 1)
+                OFFSET 0) AS document
+            CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = document.id OFFSET 0) AS m
             WHERE m.project_id = ANY (p_projects) AND (m.visibility = 'team' OR m.owner_actor = p_actor)
                 AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
         ), author AS MATERIALIZED (
-            SELECT min(owner_actor) AS named FROM (SELECT DISTINCT owner_actor FROM candidate) AS a
-            WHERE lower(regexp_replace(owner_actor, '^[^:]*:', '')) = ANY (p_names) HAVING count(*) = 1
+            SELECT min(author) AS named FROM (SELECT DISTINCT author FROM candidate) AS a
+            WHERE author = ANY (p_names) OR regexp_split_to_array(author, '[^[:alnum:]]+') && p_names HAVING count(*) = 1
         ), chain AS (
             SELECT c.id, c.superseded_by, 0 AS depth,
                 c.score * (1 + 0.1 * (c.importance - 0.5) + 0.05 * exp(-extract(epoch FROM now() - c.created_at) / 2592000))
-                + p_scores[1] * (CASE WHEN c.owner_actor = (SELECT a.named FROM author a) THEN 0.12 ELSE 0 END
-                    + CASE WHEN cardinality(p_years) + cardinality(p_months) > 0
+                + p_scores[1] * (CASE WHEN c.author = (SELECT a.named FROM author a) THEN 0.25 ELSE 0 END
+                    + CASE WHEN is_dated
                         AND (p_years = '{}' OR extract(year FROM c.created_at)::integer = ANY (p_years))
-                        AND (p_months = '{}' OR extract(month FROM c.created_at)::integer = ANY (p_months)) THEN 0.2 ELSE 0 END) AS worth
+                        AND (p_months = '{}' OR extract(month FROM c.created_at)::integer = ANY (p_months)) THEN 0.4 ELSE 0 END) AS worth
             FROM candidate c
             UNION ALL
             SELECT m.id, m.superseded_by, c.depth + 1, c.worth
@@ -126,19 +138,23 @@ BEGIN
 END
 $$;
 
--- Recall, as 0015 says. p_docnos NULL: the words are looked for in the rows; else the ranking of the index, as found_memories takes it.
+-- Recall, as 0015 says, as rows, best first. p_docnos NULL: the words are looked for in the rows; else the ranking of the index, as
+-- found_memories takes it. metadata and sources are JSON as text (sources NULL: none), times epoch milliseconds.
+-- Whatever the planner knows of a table, it reads indexes, those of the newest in their order (SET enable_…), and plans once.
 CREATE FUNCTION commonplace.recall_v2(p_team_id uuid, p_key_id uuid, p_key_project uuid, p_actor text, p_request_id text,
     p_mode text, p_project text, p_query text, p_limit integer, p_platform text, p_via text,
     p_indexes integer[], p_docnos integer[], p_scores real[], p_names text[], p_years integer[], p_months integer[])
-RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS TABLE (id text, project_id text, session_id text, kind text, title text, content text, metadata text, sources text,
+    score double precision, created_ms bigint, updated_ms bigint)
+LANGUAGE plpgsql ROWS 20 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+#variable_conflict use_column
 DECLARE
-    meant uuid;
+    team text := set_config('app.team_id', p_team_id::text, true);
+    meant uuid := commonplace.resolve_project(p_team_id, p_key_project, p_project, 0);
     ids uuid[];
     worths double precision[];
-    answer jsonb;
 BEGIN
-    PERFORM set_config('app.team_id', p_team_id::text, true);
-    meant := commonplace.resolve_project(p_team_id, p_key_project, p_project, 0);
     IF p_query IS NULL THEN
         ids := ARRAY(
             SELECT m.id FROM commonplace.memories m
@@ -146,43 +162,46 @@ BEGIN
                 AND m.superseded_by IS NULL
                 AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
             ORDER BY m.number DESC LIMIT p_limit);
-    ELSIF p_docnos IS NULL THEN
-        SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, worths
-        FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
     ELSE
         SELECT array_agg(f.memory_id), array_agg(f.score) INTO ids, worths
         FROM commonplace.found_memories(p_team_id, ARRAY[meant], p_actor, p_indexes, p_docnos, p_scores, p_limit, p_platform,
             p_names, p_years, p_months) f;
+        -- Looked for only now: what is still there was there a moment ago.
+        IF p_docnos IS NULL OR commonplace.is_index_gone(p_team_id, p_indexes) THEN
+            SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, worths
+            FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
+        END IF;
     END IF;
-    SELECT jsonb_agg(jsonb_build_object('id', m.id, 'projectId', m.project_id, 'teamId', m.team_id, 'serverSessionId', m.session_id,
-            'kind', m.kind, 'title', m.title, 'content', m.content, 'metadata', m.metadata,
-            'createdAtEpoch', floor(extract(epoch FROM m.created_at) * 1000)::bigint,
-            'updatedAtEpoch', floor(extract(epoch FROM m.updated_at) * 1000)::bigint,
-            'sources', coalesce(source.list, '[]'), 'score', round(worths[place]::numeric, 6)) ORDER BY place),
-        array_agg(m.id ORDER BY place)
-    INTO answer, ids
-    FROM (
-        SELECT m.*, place, sum(octet_length(m.content) + 4 * pg_column_size(m.metadata)) OVER (ORDER BY place) AS bytes
-        FROM unnest(ids) WITH ORDINALITY AS hit (id, place)
-        CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = hit.id OFFSET 0) AS m) AS m
-    LEFT JOIN (
-        SELECT s.memory_id, jsonb_agg(jsonb_build_object('sourceType', s.source_type, 'sourceId', s.source_id)
-            ORDER BY s.created_at, s.source_id) AS list
-        FROM commonplace.memory_sources s WHERE s.team_id = p_team_id AND s.memory_id = ANY (ids) GROUP BY s.memory_id
-    ) AS source ON source.memory_id = m.id
-    WHERE place = 1 OR bytes <= 8000000;
-    INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)
-    VALUES (p_team_id, meant, p_key_id, p_actor, p_request_id, 'observation.read', 'observation',
-        jsonb_build_object('mode', p_mode, 'limit', p_limit, 'resultCount', coalesce(cardinality(ids), 0),
-            'observationIds', to_jsonb(coalesce(ids, '{}')), 'requestId', p_request_id)
-        || jsonb_strip_nulls(jsonb_build_object('query', p_query, 'platformSource', p_platform, 'via', p_via)));
-    RETURN coalesce(answer, '[]');
+    RETURN QUERY
+    WITH hit AS (
+        SELECT listed.place, m.*, sum(octet_length(m.content) + 4 * pg_column_size(m.metadata)) OVER (ORDER BY listed.place) AS bytes
+        FROM unnest(ids) WITH ORDINALITY AS listed (id, place)
+        CROSS JOIN LATERAL (
+            SELECT w.id, w.project_id, w.session_id, w.kind, w.title, w.content, w.metadata, w.created_at, w.updated_at
+            FROM commonplace.memories w WHERE w.team_id = p_team_id AND w.id = listed.id OFFSET 0) AS m
+    ), shown AS MATERIALIZED (
+        SELECT * FROM hit WHERE place = 1 OR bytes <= 8000000
+    ), audited AS (
+        INSERT INTO commonplace.audit_log (team_id, project_id, key_id, actor, request_id, action, resource_type, details)
+        SELECT p_team_id, meant, p_key_id, p_actor, p_request_id, 'observation.read', 'observation',
+            jsonb_build_object('mode', p_mode, 'limit', p_limit, 'resultCount', count(*),
+                'observationIds', coalesce(jsonb_agg(s.id ORDER BY s.place), '[]'), 'requestId', p_request_id)
+            || CASE WHEN p_query IS NULL AND p_platform IS NULL AND p_via IS NULL THEN '{}'
+                ELSE jsonb_strip_nulls(jsonb_build_object('query', p_query, 'platformSource', p_platform, 'via', p_via)) END
+        FROM shown s
+    )
+    SELECT s.id::text, s.project_id::text, s.session_id::text, s.kind, s.title, s.content, s.metadata::text,
+        (SELECT jsonb_agg(jsonb_build_object('sourceType', o.source_type, 'sourceId', o.source_id) ORDER BY o.created_at, o.source_id)
+            FROM commonplace.memory_sources o WHERE o.team_id = p_team_id AND o.memory_id = s.id)::text,
+        worths[s.place], floor(extract(epoch FROM s.created_at) * 1000)::bigint, floor(extract(epoch FROM s.updated_at) * 1000)::bigint
+    FROM shown s ORDER BY s.place;
 END
 $$;
 
 GRANT EXECUTE ON FUNCTION
     commonplace.search_parts(uuid, uuid[], text, text),
     commonplace.search_parts_v1(uuid, uuid, text, text, text),
+    commonplace.is_index_gone(uuid, integer[]),
     commonplace.found_memories(uuid, uuid[], text, integer[], integer[], real[], integer, text, text[], integer[], integer[]),
     commonplace.recall_v2(uuid, uuid, uuid, text, text, text, text, text, integer, text, text, integer[], integer[], real[], text[],
         integer[], integer[])
