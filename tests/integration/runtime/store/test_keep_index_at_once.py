@@ -23,7 +23,8 @@ from tests.indexed import hint, keep, text_of, write
 STAYS = range(200)
 """Texts that nobody changes."""
 _REBUILD = """
-INSERT INTO commonplace.search_work (team_id, project_id, rebuild_from) VALUES ($1::text::uuid, $2::text::uuid, 0)
+INSERT INTO commonplace.search_work (team_id, project_id, rebuild_from) VALUES ($1::text::uuid, $2::text::uuid, $3)
+ON CONFLICT (team_id, project_id) WHERE rebuild_from IS NOT NULL DO NOTHING
 """
 
 
@@ -105,8 +106,8 @@ class Tumult:
     async def purge(self, _chance: random.Random) -> None:
         await purge_project_index(self.runtime_pool, self.project)
 
-    async def rebuild(self, _chance: random.Random) -> None:
-        await self.pool.execute(_REBUILD, self.team.id, self.team.project_id)
+    async def rebuild(self, chance: random.Random) -> None:
+        await self.pool.execute(_REBUILD, self.team.id, self.team.project_id, chance.choice([-1, 0]))
 
     async def read(self, chance: random.Random) -> None:
         number = chance.choice(STAYS)
