@@ -24,8 +24,8 @@ async def audit_index(admin_pool: Pool) -> dict[str, int]:
     """
     How many memories are `merged` and wait in the `tail`, after these were compared with the index word by word.
 
-    Every memory is in exactly one of both, or in none as long as its project is built anew; every posting is of a word of a living document, or of one that is to be
-    purged; the neighbours of a document are of its session.
+    Every memory is in exactly one of both, or in none as long as its project is built anew. Every posting is of a word
+    of a living document, or of one that is to be purged. The neighbours of a document are of its session.
     """
     rows = await admin_pool.fetch(_LIVING)
     documents = {(row["index_no"], row["docno"]): row for row in rows if row["docno"] is not None}
