@@ -64,7 +64,8 @@ CREATE TABLE commonplace.search_postings (
     data     bytea NOT NULL,
     PRIMARY KEY (index_no, term, segment)
 );
-COMMENT ON TABLE commonplace.search_postings IS 'Goes with its index by drop_postings: a reference would be looked up for each of a merge''s thousands of rows.';
+COMMENT ON TABLE commonplace.search_postings IS
+    'Goes with its index by drop_postings: a reference would be looked up for each of a merge''s thousands of rows.';
 ALTER TABLE commonplace.search_postings ALTER data SET STORAGE EXTERNAL,
     SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 
