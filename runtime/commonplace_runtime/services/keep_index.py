@@ -7,8 +7,8 @@ keepers may work at once: a project is held for one transaction at a time.
 
 import asyncio
 import random
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
@@ -21,7 +21,7 @@ from commonplace_runtime.domain.postings import IndexFull, merge, to_compact, wi
 from commonplace_runtime.observability import SEARCH_INDEX_FULL, SEARCH_INDEX_WORK, SEARCH_MERGES
 from commonplace_runtime.store import search_index
 from commonplace_runtime.store.pool import Pool
-from commonplace_runtime.store.search_index import Held, List, Project, State
+from commonplace_runtime.store.search_index import Held, List, Pair, Project, State
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +39,18 @@ _MERGED: Final = 4096
 """Memories of one owner that are merged before the others have their turn."""
 _REBUILT: Final = 2048
 """Memories that a project puts into its tail before they are merged."""
-_DEAD_MOST: Final = 100_000
+_DEAD_MOST: Final = 4096
+"""Documents that are purged in one pass over their words."""
 _DROPPED_ROWS: Final = 5000
 
 
-async def watch_indexes(pool: Pool, seconds: float = WATCH_SECONDS) -> None:
+async def watch_indexes(pool: Pool, seconds: float | None = None) -> None:
     """
     Keep the indexes of all teams until cancelled: a round every `seconds`, and at once again while there is more.
 
-    While Postgres is away, or its schema is another one, it looks less and less often.
+    seconds: None for WATCH_SECONDS. While Postgres is away, or its schema is another one, it looks less and less often.
     """
+    seconds = WATCH_SECONDS if seconds is None else seconds
     pause = seconds
     while True:
         await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
@@ -201,33 +203,37 @@ async def _clear(pool: Pool, project: Project, index_no: int, *, patient: bool =
 
 @dataclass(kw_only=True)
 class _Clearing:
-    """How far an index is rid of its dead documents. terms: the words that are still to be looked at."""
+    """How far an index is rid of its dead documents. lists: those that are still to be looked at."""
 
     index_no: int
-    rows: int = 256
-    documents: list[int] = field(default_factory=list)
-    terms: list[int] = field(default_factory=list)
+    rows: int = MOST_ROWS
+    documents: Sequence[int] = ()
+    lists: Sequence[Pair] = ()
+    drops: bool = False
 
     async def step(self, held: Held) -> bool:
-        """The next few words, of what was dead when this began; whether there are more."""
-        goes_on = await held.drop(self.index_no, _DROPPED_ROWS)
-        if goes_on is not None:
-            return goes_on
+        """The next few lists, of what was dead when this began; whether there are more."""
+        if not self.documents and not self.drops:
+            dead = await held.dead(self.index_no, _DEAD_MOST)
+            self.documents, self.lists, self.drops = dead.documents, dead.lists, not dead.has_living
+        if self.drops:
+            goes_on = await held.drop(self.index_no, _DROPPED_ROWS)
+            # A merge came between: there is something that lives.
+            self.drops = goes_on is not None
+            return goes_on is not False
         if not self.documents:
-            self.documents, self.terms = await held.dead(self.index_no, _DEAD_MOST)
-            if not self.documents:
-                return False
-        terms, self.terms = self.terms[: self.rows], self.terms[self.rows :]
-        dead = np.array(self.documents, np.int64)
+            return False
+        lists, self.lists = self.lists[: self.rows], self.lists[self.rows :]
+        dead_numbers = np.array(self.documents, np.int64)
         changed = []
-        for one in await held.lists(self.index_no, terms):
-            data = without(one.data, dead)
+        for one in await held.lists(self.index_no, lists):
+            data = without(one.data, dead_numbers)
             if len(data) < len(one.data):
-                changed.append(List(term=one.term, segment=one.segment, data=data))
+                changed.append(List(place=one.place, data=data))
         await held.rewrite(self.index_no, changed)
-        if self.terms:
+        if self.lists:
             return True
         await held.purged(self.index_no, self.documents)
         is_full = len(self.documents) == _DEAD_MOST
-        self.documents = []
+        self.documents = ()
         return is_full

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from commonplace_runtime.domain.postings import Merged, Place, Room, Waiting
 from commonplace_runtime.store.calls import ACQUIRE_TIMEOUT_SECONDS
@@ -47,13 +47,29 @@ class State:
     indexes: Sequence[Index]
 
 
+Pair: TypeAlias = tuple[int, int]
+"""Of two numbers that belong together."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """The postings of a word in a segment, packed."""
+    """The postings of a word in a segment, packed; place: where the row is, within this transaction."""
 
-    term: int
-    segment: int
+    place: Pair
     data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dead:
+    """
+    Documents, ascending, whose postings are to go.
+
+    lists: each of their words with the segment into which they were merged.
+    """
+
+    has_living: bool
+    documents: Sequence[int]
+    lists: Sequence[Pair]
 
 
 async def work(pool: Pool, *, most: int) -> list[Project]:
@@ -161,29 +177,30 @@ class Held:
         reached: int | None = await self._value("compact", index_no, *span, after, terms)
         return reached
 
-    async def dead(self, index_no: int, most: int) -> tuple[list[int], list[int]]:
-        """Documents whose postings are to go, and the words in which these stand; both ascend."""
-        documents = [row["docno"] for row in await self._connection.fetch(_SQL["dead"], self._team, index_no, most)]
-        if not documents:
-            return [], []
-        terms = await self._connection.fetch(_SQL["dead_terms"], self._team, index_no, documents[-1])
-        return documents, [row["term"] for row in terms]
+    async def dead(self, index_no: int, most: int) -> Dead:
+        """What is to be purged, `most` documents of it."""
+        row = await self._connection.fetchrow(_SQL["dead"], self._team, index_no, most)
+        assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+        return Dead(
+            has_living=row["has_living"],
+            documents=row["documents"],
+            lists=list(zip(row["terms"] or (), row["segments"] or (), strict=True)),
+        )
 
-    async def lists(self, index_no: int, terms: Sequence[int]) -> list[List]:
-        """The postings of these words."""
-        rows = await self._connection.fetch(_SQL["lists"], self._team, index_no, terms)
-        return [List(term=row["term"], segment=row["segment"], data=row["data"]) for row in rows]
+    async def lists(self, index_no: int, wanted: Sequence[Pair]) -> list[List]:
+        """The lists that have what was merged into these segments of these words."""
+        terms, segments = [term for term, _ in wanted], [segment for _, segment in wanted]
+        rows = await self._connection.fetch(_SQL["lists"], self._team, index_no, terms, segments)
+        return [List(place=row["place"], data=row["data"]) for row in rows]
 
     async def rewrite(self, index_no: int, lists: Sequence[List]) -> None:
         """These lists are other ones now; an empty one is none."""
         kept, empty = [one for one in lists if one.data], [one for one in lists if not one.data]
         if kept:
-            terms, segments = [one.term for one in kept], [one.segment for one in kept]
-            data = [one.data for one in kept]
-            await self._connection.execute(_SQL["rewrite"], self._team, index_no, terms, segments, data)
+            places, data = [one.place for one in kept], [one.data for one in kept]
+            await self._connection.execute(_SQL["rewrite"], self._team, index_no, places, data)
         if empty:
-            terms, segments = [one.term for one in empty], [one.segment for one in empty]
-            await self._connection.execute(_SQL["empty"], self._team, index_no, terms, segments)
+            await self._connection.execute(_SQL["empty"], self._team, index_no, [one.place for one in empty])
 
     async def purged(self, index_no: int, documents: Sequence[int]) -> None:
         """No posting of these is left."""

@@ -14,9 +14,9 @@ SELECT commonplace.dead_indexes_v1($1::uuid, $2::uuid);
 
 -- hold --
 -- $1 team, $2 project, $3 whether to wait for whoever holds it, $4 for how long, and for every other lock. Whether it is held now.
--- The tables grow from nothing while connections live: plans are made anew, and by keys.
+-- The tables grow from nothing while connections live, and what is planned then must hold later: rows are looked up by their keys.
 SELECT set_config('app.team_id', $1::uuid::text, true), set_config('lock_timeout', $4::text, true),
-    set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),
+    set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
     CASE WHEN $3::boolean THEN pg_advisory_xact_lock(hashtextextended('commonplace.search:' || $2::uuid, 0)) IS NOT NULL
         ELSE pg_try_advisory_xact_lock(hashtextextended('commonplace.search:' || $2::uuid, 0)) END AS held;
@@ -66,8 +66,8 @@ WITH grown AS (
     INSERT INTO commonplace.search_segments (index_no, segment, team_id, documents)
     SELECT $2, segment, $1, cardinality($5::integer[]) FROM grown
 ), documents AS (
-    INSERT INTO commonplace.search_documents (index_no, docno, team_id, memory_id)
-    SELECT $2, docno, $1, memory_id FROM unnest($5::integer[], $6::uuid[]) AS d (docno, memory_id)
+    INSERT INTO commonplace.search_documents (index_no, docno, segment, team_id, memory_id)
+    SELECT $2, d.docno, grown.segment, $1, d.memory_id FROM grown, unnest($5::integer[], $6::uuid[]) AS d (docno, memory_id)
 ), sessions AS (
     INSERT INTO commonplace.search_sessions (session_id, index_no, team_id, block, used)
     SELECT session_id, $2, $1, block, used FROM unnest($7::uuid[], $8::integer[], $9::integer[]) AS s (session_id, block, used)
@@ -86,28 +86,34 @@ WHERE team_id = $1::uuid AND project_id = $2::uuid AND owner_actor = $3::text AN
 SELECT commonplace.compact_index_v1($1::uuid, $2::integer, $3::integer, $4::integer, $5::bigint, $6::integer);
 
 -- dead --
--- $1 team, $2 index, $3 how many.
-SELECT docno FROM commonplace.search_purges WHERE team_id = $1::uuid AND index_no = $2::integer ORDER BY docno LIMIT $3::integer;
-
--- dead_terms --
--- $1 team, $2 index, $3 the last of these documents.
-SELECT DISTINCT unnest(terms) AS term FROM commonplace.search_purges
-WHERE team_id = $1::uuid AND index_no = $2::integer AND docno <= $3::integer ORDER BY term;
+-- $1 team, $2 index, $3 how many. Documents whose postings are to go, and the lists in which these may stand: each word with the
+-- segment into which they were merged. Whether there are any that live; if not, the index is dropped, and nothing is listed.
+WITH living AS MATERIALIZED (SELECT FROM commonplace.search_documents WHERE team_id = $1::uuid AND index_no = $2::integer LIMIT 1),
+dead AS MATERIALIZED (
+    SELECT docno, segment, terms FROM commonplace.search_purges WHERE team_id = $1::uuid AND index_no = $2::integer
+        AND EXISTS (SELECT FROM living)
+    ORDER BY docno LIMIT $3::integer
+), list AS MATERIALIZED (SELECT DISTINCT term, segment FROM dead, unnest(terms) AS term)
+SELECT EXISTS (SELECT FROM living) AS has_living,
+    ARRAY(SELECT docno FROM dead ORDER BY docno) AS documents, (SELECT array_agg(term ORDER BY term, segment) FROM list) AS terms,
+    (SELECT array_agg(segment ORDER BY term, segment) FROM list) AS segments;
 
 -- lists --
--- $1 team, $2 index, $3 words.
-SELECT term, segment, data FROM commonplace.search_postings
-WHERE team_id = $1::uuid AND index_no = $2::integer AND term = ANY ($3::integer[]);
+-- $1 team, $2 index, $3 words, $4 segments into which something was merged that is in one of them now.
+SELECT DISTINCT ON (l.place) l.place, l.data FROM unnest($3::integer[], $4::integer[]) AS w (term, segment)
+CROSS JOIN LATERAL (
+    SELECT p.ctid AS place, p.data FROM commonplace.search_postings p
+    WHERE p.index_no = $2::integer AND p.term = w.term AND p.segment <= w.segment AND p.team_id = $1::uuid
+    ORDER BY p.segment DESC LIMIT 1) AS l;
 
 -- rewrite --
--- $1 team, $2 index, $3 words, $4 segments, $5 postings.
-UPDATE commonplace.search_postings p SET data = n.data FROM unnest($3::integer[], $4::integer[], $5::bytea[]) AS n (term, segment, data)
-WHERE p.team_id = $1::uuid AND p.index_no = $2::integer AND p.term = n.term AND p.segment = n.segment;
+-- $1 team, $2 index, $3 places, as read under the same lock, $4 postings.
+UPDATE commonplace.search_postings p SET data = n.data FROM unnest($3::tid[], $4::bytea[]) AS n (place, data)
+WHERE p.ctid = n.place AND p.team_id = $1::uuid AND p.index_no = $2::integer;
 
 -- empty --
--- $1 team, $2 index, $3 words, $4 segments.
-DELETE FROM commonplace.search_postings p USING unnest($3::integer[], $4::integer[]) AS n (term, segment)
-WHERE p.team_id = $1::uuid AND p.index_no = $2::integer AND p.term = n.term AND p.segment = n.segment;
+-- $1 team, $2 index, $3 places, as read under the same lock.
+DELETE FROM commonplace.search_postings WHERE ctid = ANY ($3::tid[]) AND team_id = $1::uuid AND index_no = $2::integer;
 
 -- purged --
 -- $1 team, $2 index, $3 documents. Which segment had them nobody knows; only the sum is ever asked for.

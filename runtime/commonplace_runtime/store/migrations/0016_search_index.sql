@@ -19,9 +19,12 @@ COMMENT ON COLUMN commonplace.search_indexes.next_block IS 'The next session''s 
 COMMENT ON COLUMN commonplace.search_indexes.next_single IS 'The next memory without a session is document 2^24 plus this.';
 
 -- A document is a memory as it was indexed: a text that changes becomes another one. No docno is ever used again.
+-- segment: into which it was merged. Segments that are put together keep the first's number, so that each of its postings stands in
+-- the last list of the word that is not after this one.
 CREATE TABLE commonplace.search_documents (
     index_no  integer NOT NULL,
     docno     integer NOT NULL,
+    segment   integer NOT NULL,
     team_id   uuid NOT NULL,
     memory_id uuid NOT NULL,
     PRIMARY KEY (index_no, docno),
@@ -59,9 +62,9 @@ CREATE TABLE commonplace.search_postings (
     segment  integer NOT NULL,
     team_id  uuid NOT NULL,
     data     bytea NOT NULL,
-    PRIMARY KEY (index_no, term, segment),
-    FOREIGN KEY (team_id, index_no) REFERENCES commonplace.search_indexes (team_id, number) ON DELETE CASCADE
+    PRIMARY KEY (index_no, term, segment)
 );
+COMMENT ON TABLE commonplace.search_postings IS 'Goes with its index by drop_postings: a reference would be looked up for each of a merge''s thousands of rows.';
 ALTER TABLE commonplace.search_postings ALTER data SET STORAGE EXTERNAL,
     SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 
@@ -83,6 +86,7 @@ ALTER TABLE commonplace.search_tail SET (autovacuum_vacuum_scale_factor = 0, aut
 CREATE TABLE commonplace.search_purges (
     index_no integer NOT NULL,
     docno    integer NOT NULL,
+    segment  integer NOT NULL,
     team_id  uuid NOT NULL,
     terms    integer[] NOT NULL,
     PRIMARY KEY (index_no, docno),
@@ -154,7 +158,8 @@ RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
 -- The tail before the documents: a merge moves rows from the one to the other, and whoever waited for it finds them there.
 -- Rows are looked for one by one, by their full keys, and never by going through a table (SET enable_seqscan): what is planned
 -- while the tables are empty would read all of them later.
-CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     stale uuid[];
 BEGIN
@@ -174,10 +179,10 @@ BEGIN
                 WHERE w.team_id = g.team_id AND w.project_id = g.project_id
                     AND w.owner_actor = commonplace.search_owner(g.visibility, g.owner_actor) AND w.number = g.number OFFSET 0) AS t
             WHERE stale IS NULL OR g.id = ANY (stale)));
-        -- Of a project that goes whole no hint is left: it would refer to nothing.
+        -- Where the project goes whole, it or its index may be gone by now: what would refer to them is left out.
         WITH dead AS MATERIALIZED (
-            SELECT d.ctid AS place, d.index_no, d.docno, g.team_id, g.project_id, g.lexemes
-            FROM gone g CROSS JOIN LATERAL (SELECT x.ctid, x.index_no, x.docno FROM commonplace.search_documents x
+            SELECT d.ctid AS place, d.index_no, d.docno, d.segment, g.team_id, g.project_id, g.lexemes
+            FROM gone g CROSS JOIN LATERAL (SELECT x.ctid, x.index_no, x.docno, x.segment FROM commonplace.search_documents x
                 WHERE x.memory_id = g.id AND x.team_id = g.team_id OFFSET 0) AS d
             WHERE stale IS NULL OR g.id = ANY (stale)
         ), removed AS (
@@ -187,8 +192,10 @@ BEGIN
             SELECT p.team_id, p.id FROM (SELECT DISTINCT team_id, project_id FROM dead) AS d
             CROSS JOIN LATERAL (SELECT team_id, id FROM commonplace.projects WHERE team_id = d.team_id AND id = d.project_id OFFSET 0) AS p
         )
-        INSERT INTO commonplace.search_purges (index_no, docno, team_id, terms)
-        SELECT index_no, docno, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes)) FROM dead;
+        INSERT INTO commonplace.search_purges (index_no, docno, segment, team_id, terms)
+        SELECT index_no, docno, segment, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes))
+        FROM dead CROSS JOIN LATERAL (SELECT FROM commonplace.search_indexes i
+            WHERE i.team_id = dead.team_id AND i.number = dead.index_no OFFSET 0) AS held;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO commonplace.search_tail (team_id, project_id, owner_actor, number, memory_id, session_id, terms)
@@ -200,6 +207,15 @@ BEGIN
         INSERT INTO commonplace.search_work (team_id, project_id)
         SELECT DISTINCT team_id, project_id FROM fresh WHERE hashint4(number) & 31 = 0 AND (stale IS NULL OR id = ANY (stale));
     END IF;
+    RETURN NULL;
+END
+$$;
+
+-- The postings of an index go with it. Whoever writes some has locked the index first.
+CREATE FUNCTION commonplace.drop_postings() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
+BEGIN
+    DELETE FROM commonplace.search_postings WHERE team_id = OLD.team_id AND index_no = OLD.number;
     RETURN NULL;
 END
 $$;
@@ -257,6 +273,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off 
 DECLARE
     upto integer;
 BEGIN
+    PERFORM FROM commonplace.search_indexes WHERE team_id = p_team_id AND number = p_index FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     SELECT max(term) INTO upto FROM (SELECT DISTINCT term FROM commonplace.search_postings
         WHERE team_id = p_team_id AND index_no = p_index AND term > p_after AND segment > p_first AND segment <= p_last
         ORDER BY term LIMIT p_terms) AS next;
@@ -360,6 +380,7 @@ GRANT EXECUTE ON FUNCTION
     commonplace.search_terms(tsvector),
     commonplace.search_owner(text, text),
     commonplace.keep_index(),
+    commonplace.drop_postings(),
     commonplace.search_work_v1(integer),
     commonplace.search_state_v1(uuid, uuid),
     commonplace.dead_indexes_v1(uuid, uuid),
@@ -374,6 +395,8 @@ CREATE TRIGGER keep_index_of_changed AFTER UPDATE ON commonplace.memories
     REFERENCING OLD TABLE AS gone NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION commonplace.keep_index();
 CREATE TRIGGER keep_index_of_deleted AFTER DELETE ON commonplace.memories
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION commonplace.keep_index();
+CREATE TRIGGER drop_postings AFTER DELETE ON commonplace.search_indexes
+    FOR EACH ROW EXECUTE FUNCTION commonplace.drop_postings();
 
 -- What is there already is indexed by the keeper, project by project; until then a search reads the project's rows as before.
 INSERT INTO commonplace.search_work (team_id, project_id, rebuild_from)

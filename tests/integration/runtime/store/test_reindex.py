@@ -41,7 +41,8 @@ async def make_index(pool: Pool, team: Team, memory_ids: list[str]) -> None:
     )
     await pool.execute("DELETE FROM commonplace.search_tail WHERE memory_id = ANY ($1::text[]::uuid[])", memory_ids)
     await pool.execute(
-        "INSERT INTO commonplace.search_documents SELECT $1, place, $2, id::uuid"
+        "INSERT INTO commonplace.search_documents (index_no, docno, segment, team_id, memory_id)"
+        " SELECT $1, place, 1, $2, id::uuid"
         " FROM unnest($3::text[]) WITH ORDINALITY AS given (id, place)",
         number,
         UUID(team.id),
@@ -149,8 +150,8 @@ async def test_a_search_whose_index_goes_meanwhile_finds_its_memories_all_the_sa
     await request_rebuild(runtime_pool, reach(team), None)
     ranking = ([number], [1], [1.0])
     recall = (
-        "SELECT jsonb_array_length(commonplace.recall_v2($1, NULL, NULL, 'human:ann', 'r', 'search', NULL, 'uploader',"
-        " 5, NULL, NULL, $2, $3, $4, '{}', '{}', '{}'))"
+        "SELECT count(*) FROM commonplace.recall_v2($1, NULL, NULL, 'human:ann', 'r', 'search', NULL, 'uploader',"
+        " 5, NULL, NULL, $2, $3, $4, '{}', '{}', '{}')"
     )
     assert await runtime_pool.fetchval(recall, UUID(team.id), *ranking) == 1
     await step(runtime_pool, team)
