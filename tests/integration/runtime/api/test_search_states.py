@@ -164,6 +164,24 @@ async def test_what_was_imported_is_found(http: httpx2.AsyncClient, admin_pool: 
         await settle()
 
 
+async def test_where_more_waits_than_a_search_reads_it_finds_the_same(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    """The rows are read then. It lasts until the keeper has merged some."""
+    team, key = await make_world(admin_pool)
+    await write(http, key, content="The flamingo exporter")
+    await admin_pool.execute(
+        "INSERT INTO commonplace.memories (id, team_id, project_id, owner_actor, visibility, content)"
+        " SELECT gen_random_uuid(), $1, $2, 'a', 'team', 'uploader run ' || n FROM generate_series(1, 2000) AS n",
+        UUID(team.id),
+        UUID(team.project_id),
+    )
+    await write(http, key, content="The pelican importer")
+    assert await found(http, key, "flamingo") == ["The flamingo exporter"]
+    assert await found(http, key, "pelican") == ["The pelican importer"]
+    assert await found(http, key, "uploader 1234", limit=1) == ["uploader run 1234"]
+
+
 # --- whose ------------------------------------------------------------------------------------------------------------
 
 
