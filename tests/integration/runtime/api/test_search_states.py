@@ -132,6 +132,21 @@ async def test_a_superseded_memory_leads_to_its_successor(
         await settle()
 
 
+async def test_a_successor_that_is_hidden_hides_what_it_replaced(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
+    team, key = await make_world(admin_pool)
+    web = await make_project(admin_pool, team.id, "web")
+    hidden = await make_memory(admin_pool, team, "private", visibility="private", owner_actor="human:other")
+    elsewhere = await make_memory(admin_pool, team, "elsewhere", project_id=web)
+    for successor in (hidden, elsewhere):
+        await make_memory(admin_pool, team, "The uploader is slow", superseded_by=successor)
+    await make_memory(admin_pool, team, "The uploader retries")
+    await settle()
+    assert await found(http, key, "uploader") == ["The uploader retries"]
+    assert await forget(http, key, query="slow") == []
+
+
 async def test_private_memories_are_their_owners_and_move_with_their_visibility(
     http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
 ) -> None:
