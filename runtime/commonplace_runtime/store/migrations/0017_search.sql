@@ -113,10 +113,10 @@ BEGIN
                 AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
         ), author AS MATERIALIZED (
             SELECT min(author) AS named FROM (SELECT DISTINCT author FROM candidate) AS a
-            WHERE author = ANY (p_names) OR regexp_split_to_array(author, '[^[:alnum:]]+') && p_names HAVING count(*) = 1
+            WHERE author = ANY (p_names) OR string_to_array(translate(author, '._-', '   '), ' ') && p_names HAVING count(*) = 1
         ), chain AS (
             SELECT c.id, c.superseded_by, 0 AS depth,
-                c.score * (1 + 0.1 * (c.importance - 0.5) + 0.05 * exp(-extract(epoch FROM now() - c.created_at) / 2592000))
+                c.score * (1 + 0.1 * (c.importance - 0.5) + 0.05 * exp(extract(epoch FROM c.created_at - now())::float8 / 2592000))
                 + p_scores[1] * (CASE WHEN c.author = (SELECT a.named FROM author a) THEN 0.25 ELSE 0 END
                     + CASE WHEN is_dated
                         AND (p_years = '{}' OR extract(year FROM c.created_at)::integer = ANY (p_years))
