@@ -8,11 +8,12 @@ from commonplace_runtime.store.pool import Pool
 
 _LIVING = """
 SELECT m.id, m.team_id, m.session_id, m.project_id, commonplace.search_owner(m.visibility, m.owner_actor) AS owner,
-    commonplace.search_terms(m.lexemes) AS terms,
+    commonplace.search_terms(commonplace.search_lexemes(m.lexemes, m.owner_actor, m.metadata)) AS terms,
     (SELECT count(*) FROM commonplace.search_tail t WHERE t.memory_id = m.id AND t.project_id = m.project_id
         AND t.owner_actor = commonplace.search_owner(m.visibility, m.owner_actor) AND t.number = m.number
         AND t.session_id IS NOT DISTINCT FROM m.session_id
-        AND t.terms = commonplace.search_terms(m.lexemes)) AS waiting,
+        AND t.terms = commonplace.search_terms(commonplace.search_lexemes(m.lexemes, m.owner_actor, m.metadata))
+    ) AS waiting,
     d.index_no, d.docno, i.owner_actor AS index_owner, i.project_id AS index_project
 FROM commonplace.memories m LEFT JOIN commonplace.search_documents d ON d.memory_id = m.id
 LEFT JOIN commonplace.search_indexes i ON i.number = d.index_no

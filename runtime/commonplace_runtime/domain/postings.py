@@ -8,6 +8,7 @@ turns; a memory without a session is a document by itself, `SINGLES` and above. 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -99,13 +100,12 @@ def merge(tail: Sequence[Waiting], room: Room) -> Merged:
     numbers = np.repeat(np.array(docnos, np.int64), [len(each) for each in terms])
     order = np.lexsort((numbers, words))
     words, packed = words[order], (numbers[order] << IMPACT_BITS | impacts[order]).astype(_POSTING)
-    starts = np.flatnonzero(np.r_[True, words[1:] != words[:-1]]) if len(words) else np.empty(0, np.int64)
-    ends = np.r_[starts[1:], len(words)]
+    bounds = np.flatnonzero(np.r_[True, words[1:] != words[:-1], True]) if len(words) else np.zeros(1, np.int64)
     return Merged(
         docnos=docnos,
         room=left,
-        terms=[int(words[start]) for start in starts],
-        postings=[packed[start:end].tobytes() for start, end in zip(starts, ends, strict=True)],
+        terms=words[bounds[:-1]].tolist(),
+        postings=[packed[start:end].tobytes() for start, end in pairwise(bounds)],
     )
 
 

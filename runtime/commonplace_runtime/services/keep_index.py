@@ -39,16 +39,18 @@ _MERGED: Final = 4096
 """Memories of one owner that are merged before the others have their turn."""
 _REBUILT: Final = 2048
 """Memories that a project puts into its tail before they are merged."""
-_DEAD_MOST: Final = 100_000
+_DEAD_MOST: Final = 4096
+"""Documents that are purged in one pass over their words."""
 _DROPPED_ROWS: Final = 5000
 
 
-async def watch_indexes(pool: Pool, seconds: float = WATCH_SECONDS) -> None:
+async def watch_indexes(pool: Pool, seconds: float | None = None) -> None:
     """
     Keep the indexes of all teams until cancelled: a round every `seconds`, and at once again while there is more.
 
-    While Postgres is away, or its schema is another one, it looks less and less often.
+    seconds: None for WATCH_SECONDS. While Postgres is away, or its schema is another one, it looks less and less often.
     """
+    seconds = WATCH_SECONDS if seconds is None else seconds
     pause = seconds
     while True:
         await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter

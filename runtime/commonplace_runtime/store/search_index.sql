@@ -87,12 +87,14 @@ SELECT commonplace.compact_index_v1($1::uuid, $2::integer, $3::integer, $4::inte
 
 -- dead --
 -- $1 team, $2 index, $3 how many. Documents whose postings are to go, and the lists in which these may stand: each word with the
--- segment into which they were merged. Whether there are any that live.
-WITH dead AS MATERIALIZED (
+-- segment into which they were merged. Whether there are any that live; if not, the index is dropped, and nothing is listed.
+WITH living AS MATERIALIZED (SELECT FROM commonplace.search_documents WHERE team_id = $1::uuid AND index_no = $2::integer LIMIT 1),
+dead AS MATERIALIZED (
     SELECT docno, segment, terms FROM commonplace.search_purges WHERE team_id = $1::uuid AND index_no = $2::integer
+        AND EXISTS (SELECT FROM living)
     ORDER BY docno LIMIT $3::integer
 ), list AS MATERIALIZED (SELECT DISTINCT term, segment FROM dead, unnest(terms) AS term)
-SELECT EXISTS (SELECT FROM commonplace.search_documents WHERE team_id = $1 AND index_no = $2) AS has_living,
+SELECT EXISTS (SELECT FROM living) AS has_living,
     ARRAY(SELECT docno FROM dead ORDER BY docno) AS documents, (SELECT array_agg(term ORDER BY term, segment) FROM list) AS terms,
     (SELECT array_agg(segment ORDER BY term, segment) FROM list) AS segments;
 

@@ -50,6 +50,6 @@ async def http(base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture(params=STATES)
-def settle(request: pytest.FixtureRequest, admin_pool: Pool) -> Callable[[], Awaitable[None]]:
+def settle(request: pytest.FixtureRequest, admin_pool: Pool, runtime_pool: Pool) -> Callable[[], Awaitable[None]]:
     """Brings what was written so far into one of the states of a search index; a test runs once for each."""
-    return lambda: bring_to(admin_pool, request.param)
+    return lambda: bring_to(request.param, admin_pool, runtime_pool)

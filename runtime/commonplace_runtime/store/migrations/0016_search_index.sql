@@ -131,7 +131,7 @@ CREATE FUNCTION commonplace.search_term(p_lexeme text) RETURNS integer LANGUAGE 
 RETURN hashtext(p_lexeme COLLATE "C");
 
 -- What a tail holds of a memory: for each word its term (int4) and its impact (int2), big-endian, 6 bytes.
--- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 40)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
+-- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
 -- tf counts a word of the title twice, a keyword or tag one and a half times; D holds every word of title and content once more, so
 -- only what stands in D alone, the part of an identifier, counts there.
 CREATE FUNCTION commonplace.search_terms(p_lexemes tsvector) RETURNS bytea
@@ -146,7 +146,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
         FROM word
     )
     SELECT coalesce(string_agg(int4send(term)
-        || int2send(greatest(1, round(63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 40.0::float8))))::smallint), ''), '')
+        || int2send(greatest(1, round(63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30.0::float8))))::smallint), ''), '')
     FROM counted
 $$;
 
@@ -154,17 +154,33 @@ $$;
 CREATE FUNCTION commonplace.search_owner(p_visibility text, p_owner_actor text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
 
+-- Whose words a memory has, as a question would name them, in lower case: metadata's author, or a person's own name without the part
+-- of an address that all share. Other actors are called after what they do, which is no name.
+CREATE FUNCTION commonplace.author_name(p_owner_actor text, p_metadata jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN lower(left(CASE WHEN jsonb_typeof(p_metadata -> 'author') = 'string' THEN p_metadata ->> 'author'
+    WHEN p_owner_actor LIKE 'human:%' THEN split_part(substr(p_owner_actor, 7), '@', 1) ELSE '' END, 200));
+
+-- The words that find a memory: those of its text, and its author's name as a keyword.
+CREATE FUNCTION commonplace.search_lexemes(p_lexemes tsvector, p_owner_actor text, p_metadata jsonb) RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN p_lexemes || setweight(to_tsvector('pg_catalog.english',
+    commonplace.split_identifiers(commonplace.author_name(p_owner_actor, p_metadata))), 'B');
+
 -- Keeps the index beside the memories: `fresh` and `gone` are the rows of the statement, as far as it has them.
 -- The tail before the documents: a merge moves rows from the one to the other, and whoever waited for it finds them there.
--- Rows are looked for one by one, by their full keys: what is planned while the tables are empty would read all of them later.
-CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- Rows are looked for one by one, by their full keys, and never by going through a table (SET enable_seqscan): what is planned
+-- while the tables are empty would read all of them later.
+CREATE FUNCTION commonplace.keep_index() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$
 DECLARE
     stale uuid[];
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         stale := ARRAY(SELECT id FROM (
-            SELECT id, lexemes, project_id, session_id, commonplace.search_owner(visibility, owner_actor) FROM fresh
-            EXCEPT SELECT id, lexemes, project_id, session_id, commonplace.search_owner(visibility, owner_actor) FROM gone) AS changed);
+            SELECT id, lexemes, project_id, session_id, commonplace.search_owner(visibility, owner_actor),
+                commonplace.author_name(owner_actor, metadata) FROM fresh
+            EXCEPT SELECT id, lexemes, project_id, session_id, commonplace.search_owner(visibility, owner_actor),
+                commonplace.author_name(owner_actor, metadata) FROM gone) AS changed);
         IF stale = '{}' THEN
             RETURN NULL;
         ELSIF cardinality(stale) = (SELECT count(*) FROM fresh) THEN
@@ -177,9 +193,10 @@ BEGIN
                 WHERE w.team_id = g.team_id AND w.project_id = g.project_id
                     AND w.owner_actor = commonplace.search_owner(g.visibility, g.owner_actor) AND w.number = g.number OFFSET 0) AS t
             WHERE stale IS NULL OR g.id = ANY (stale)));
-        -- Of a project that goes whole no hint is left: it would refer to nothing.
+        -- Where the project goes whole, it or its index may be gone by now: what would refer to them is left out.
         WITH dead AS MATERIALIZED (
-            SELECT d.ctid AS place, d.index_no, d.docno, d.segment, g.team_id, g.project_id, g.lexemes
+            SELECT d.ctid AS place, d.index_no, d.docno, d.segment, g.team_id, g.project_id,
+                commonplace.search_lexemes(g.lexemes, g.owner_actor, g.metadata) AS lexemes
             FROM gone g CROSS JOIN LATERAL (SELECT x.ctid, x.index_no, x.docno, x.segment FROM commonplace.search_documents x
                 WHERE x.memory_id = g.id AND x.team_id = g.team_id OFFSET 0) AS d
             WHERE stale IS NULL OR g.id = ANY (stale)
@@ -191,12 +208,14 @@ BEGIN
             CROSS JOIN LATERAL (SELECT team_id, id FROM commonplace.projects WHERE team_id = d.team_id AND id = d.project_id OFFSET 0) AS p
         )
         INSERT INTO commonplace.search_purges (index_no, docno, segment, team_id, terms)
-        SELECT index_no, docno, segment, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes)) FROM dead;
+        SELECT index_no, docno, segment, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes))
+        FROM dead CROSS JOIN LATERAL (SELECT FROM commonplace.search_indexes i
+            WHERE i.team_id = dead.team_id AND i.number = dead.index_no OFFSET 0) AS held;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO commonplace.search_tail (team_id, project_id, owner_actor, number, memory_id, session_id, terms)
         SELECT team_id, project_id, commonplace.search_owner(visibility, owner_actor), number, id, session_id,
-            commonplace.search_terms(lexemes)
+            commonplace.search_terms(commonplace.search_lexemes(lexemes, owner_actor, metadata))
         FROM fresh WHERE stale IS NULL OR id = ANY (stale);
         -- A hint with every 32nd is enough. By a hash: numbers are dealt to all projects alike, and writers who take turns would
         -- leave one project the odd ones for ever.
@@ -351,7 +370,7 @@ BEGIN
         AND lexemes IS DISTINCT FROM commonplace.memory_lexemes(title, keywords, tags, content);
     INSERT INTO commonplace.search_tail (team_id, project_id, owner_actor, number, memory_id, session_id, terms)
     SELECT m.team_id, m.project_id, commonplace.search_owner(m.visibility, m.owner_actor), m.number, m.id, m.session_id,
-        commonplace.search_terms(m.lexemes)
+        commonplace.search_terms(commonplace.search_lexemes(m.lexemes, m.owner_actor, m.metadata))
     FROM unnest(slice) AS given (id)
     CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = given.id OFFSET 0) AS m
     WHERE NOT EXISTS (SELECT FROM commonplace.search_documents d WHERE d.memory_id = m.id)
@@ -375,6 +394,8 @@ GRANT EXECUTE ON FUNCTION
     commonplace.search_term(text),
     commonplace.search_terms(tsvector),
     commonplace.search_owner(text, text),
+    commonplace.author_name(text, jsonb),
+    commonplace.search_lexemes(tsvector, text, jsonb),
     commonplace.keep_index(),
     commonplace.drop_postings(),
     commonplace.search_work_v1(integer),
