@@ -7,7 +7,9 @@ from uuid import uuid4
 
 import pytest
 
+from commonplace_runtime.domain.wire import NewEventRow
 from commonplace_runtime.ids import uuid7
+from commonplace_runtime.store.events import _columns, _fields
 from commonplace_runtime.store.pool import Connection, Pool, open_pool
 from tests.conftest import Database
 from tests.integration.runtime.worker.support import Tenant, make_tenant
@@ -49,11 +51,21 @@ WHERE relnamespace = 'commonplace'::regnamespace AND relkind IN ('r', 'i')
 """
 
 
-def _event(session: str | None) -> dict[str, Any]:
-    given = {"id": str(uuid7()), "jobId": str(uuid7()), "project": None, "contentSessionId": session}
+def _numbered(first: int, count: int) -> str:
+    return ", ".join(f"${number}" for number in range(first, first + count))
+
+
+_INGEST = (
+    f"commonplace.ingest_v2($1, $2, $3, $4, $5, true, true, {_numbered(6, 10)}, $16::text::jsonb, $17::text::jsonb,"
+    f" {_numbered(18, 4)})"
+)
+
+
+def _event(session: str | None) -> NewEventRow:
+    given: Any = {"id": str(uuid7()), "jobId": str(uuid7()), "project": None, "contentSessionId": session}
     told = {"platformGiven": False, "platformSource": None, "sourceAdapter": "hook", "sourceEventId": None}
     rest = {"eventType": "x", "payload": {}, "metadata": {}, "occurredAt": 0, "digest": secrets.token_hex(32)}
-    return {**given, **told, **rest, "privateParts": 0, "redactedSecrets": 0}
+    return {**given, **told, **rest, "privateParts": 0, "redactedSecrets": 0}  # type: ignore[typeddict-item]
 
 
 def _line(event: str) -> dict[str, Any]:
@@ -66,12 +78,12 @@ async def _calls(pool: Pool, tenant: Tenant) -> Mapping[str, tuple[str, tuple[An
     memory = await pool.fetchval("SELECT id FROM commonplace.memories ORDER BY number DESC LIMIT 1") or uuid4()
     event = await pool.fetchval("SELECT id FROM commonplace.events ORDER BY number DESC LIMIT 1") or uuid4()
     return {
-        "ingest": ("commonplace.ingest_v1($1, $2, $3, $4, $5, true, false, $6, true)", ([_event("S")],)),
-        "ingest without a session": (
-            "commonplace.ingest_v1($1, $2, $3, $4, $5, true, false, $6, false)",
-            ([_event(None)],),
+        "ingest": (_INGEST, _fields(_event("S"))),
+        "ingest without a session": (_INGEST, _fields(_event(None))),
+        "batch": (
+            f"commonplace.ingest_batch_v2($1, $2, $3, $4, $5, true, false, {_numbered(6, 13)})",
+            _columns([_event("S"), _event("T"), _event(None)]),
         ),
-        "batch": ("commonplace.ingest_batch_v1($1, $2, $3, $4, $5, true, $6, false)", ([_event("S"), _event("T")],)),
         "get": ("commonplace.get_memory_v1($1, $2, $3, $4, $5, $6, 'x')", (str(memory),)),
         "recent": (
             "commonplace.recall_v2($1, $2, $3, $4, $5, 'recent', NULL, NULL, 10, NULL, NULL,"
