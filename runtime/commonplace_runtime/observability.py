@@ -51,6 +51,17 @@ MODEL_SECONDS: Final = Histogram(
 MODEL_TOKENS: Final = Counter(
     "commonplace_model_tokens", "Tokens as the provider counts them", ["provider", "direction"], registry=REGISTRY
 )
+SEARCH_INDEX_WORK: Final = Gauge(
+    "commonplace_search_index_work", "Projects whose search index has something to do, 100 at most", registry=REGISTRY
+)
+SEARCH_MERGES: Final = Counter(
+    "commonplace_search_merges", "Times that waiting memories became a segment of a search index", registry=REGISTRY
+)
+SEARCH_INDEX_FULL: Final = Counter(
+    "commonplace_search_index_full",
+    "Times that a search index had no room; its new memories are read row by row",
+    registry=REGISTRY,
+)
 
 
 class QueueGauges(Collector):

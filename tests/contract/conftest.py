@@ -45,6 +45,13 @@ async def admin_pool(postgres: EmbeddedPostgres, contract_database: str) -> Asyn
 
 
 @pytest.fixture(scope="session")
+async def runtime_pool(postgres: EmbeddedPostgres, contract_database: str) -> AsyncIterator[Pool]:
+    url = postgres.url(user="test_runtime", database=contract_database)
+    async with await open_pool(url, size=5, connect_timeout=10, statement_timeout=30, application="tests") as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
 async def base_url(api_settings: Settings) -> AsyncIterator[str]:
     async with served(create_app(api_settings, doorbell=CountingDoorbell())) as url:
         yield url

@@ -260,3 +260,35 @@ async def test_1_9_export_and_import_round_trip(api: Api, world: World, other: W
         )
         assert done.status_code == 200, done.text
     assert sorted(await api.contents(other.bound, other.project_id, "uploader")) == [f"uploader {n}" for n in range(3)]
+
+
+async def test_1_9_reindex(api: Api, world: World, other: World) -> None:
+    """Seed 004: asked again it answers the same, and nothing is missing from a search meanwhile."""
+    await api.memory(world.bound, world.project_id, "The uploader retries")
+    idle = await api.get("/v1/reindex", world.bound)
+    assert (idle["status"], idle["memories"], idle["indexed"]) == ("idle", 1, 1)
+    answer = await api.post("/v1/reindex", world.bound, {}, 202)
+    path = f"/v1/reindex?projectId={world.project_id}"
+    assert answer == {"projectId": world.project_id, "memories": 1, "status": "queued", "statusPath": path}
+    assert await api.post("/v1/reindex", world.key, {"projectId": "default"}, 202) == answer
+    state = await api.get(path, world.key)
+    assert state.keys() == {"projectId", "status", "memories", "indexed", "queuedAtEpoch"}
+    assert (state["projectId"], state["memories"]) == (world.project_id, 1)
+    assert await api.contents(world.bound, world.project_id, "uploader") == ["The uploader retries"]
+    rows = await api.audits(world, "index.rebuild_requested")
+    assert [(row["resource_type"], row["resource_id"]) for row in rows] == [("project", world.project_id)] * 2
+
+
+async def test_1_9_reindex_is_for_whoever_may_write_to_the_project(api: Api, world: World, other: World) -> None:
+    reader = await make_key(api.pool, world.team_id, scopes=["memories:read"])
+    assert await api.post("/v1/reindex", reader, {"projectId": world.project_id}, 403) == REFUSED_KEY
+    writer = await make_key(api.pool, world.team_id, scopes=["memories:write"])
+    assert await api.get("/v1/reindex", writer, 403) == REFUSED_KEY
+    for unknown in (other.project_id, str(uuid4()), "nonsense", "n" * 300):
+        assert await api.post("/v1/reindex", world.key, {"projectId": unknown}, 404) == NO_PROJECT
+        assert await api.get(f"/v1/reindex?projectId={unknown}", world.key, 404) == NO_PROJECT
+    assert await api.post("/v1/reindex", world.bound, {"projectId": world.sibling_id}, 403) == OTHER_PROJECT
+    assert await api.get(f"/v1/reindex?projectId={world.sibling_id}", world.bound, 403) == OTHER_PROJECT
+    for body in ({"projectId": 5}, {"projectId": ""}):
+        assert (await api.post("/v1/reindex", world.key, body, 400))["issues"][0]["path"] == ["projectId"]
+    assert await api.audits(world, "index.rebuild_requested") == []

@@ -1,6 +1,7 @@
 """Two teams never see anything of each other, whatever they ask in whatever order."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -11,12 +12,13 @@ from tests.contract import two_teams
 from tests.contract.support import Api
 from tests.contract.two_teams import EXPECTED, IS_USUAL, STEPS, TEAMS, WALKS, Holder, Stage, TwoTeams
 from tests.factories import make_key, make_project, make_team
+from tests.integration.runtime.indexes import State, bring_to
 
 READ = ("memories:read", "jobs:read")
 MOST_ROUNDS = 6
 
 
-async def make_stage(url: str, pool: Pool) -> Stage:
+async def make_stage(url: str, pool: Pool, keep: Callable[[bool], None]) -> Stage:
     holders: dict[tuple[Any, str], Holder] = {}
     ids: dict[Any, dict[str, list[str]]] = {}
     secrets: dict[Any, list[str]] = {}
@@ -37,10 +39,10 @@ async def make_stage(url: str, pool: Pool) -> Stage:
             key = await make_key(pool, team.id, project_id=project, scopes=scopes, actor=actor)
             holders[name, holder] = Holder(team=name, actor=actor, token=key.token)
             ids[name]["key"].append(key.id)
-    return Stage(url=url, holders=holders, ids=ids, secrets=secrets)
+    return Stage(url=url, holders=holders, ids=ids, secrets=secrets, keep=keep)
 
 
-async def test_two_teams_never_see_anything_of_each_other(api: Api) -> None:
+async def test_two_teams_never_see_anything_of_each_other(api: Api, runtime_pool: Pool) -> None:
     """
     The same walks each time, and further ones until each operation was reached; TWO_TEAMS_WALKS and TWO_TEAMS_STEPS ask
     for other ones, and for more.
@@ -48,21 +50,25 @@ async def test_two_teams_never_see_anything_of_each_other(api: Api) -> None:
     two_teams.reached.clear()
     missed = EXPECTED
     for place in range(MOST_ROUNDS if IS_USUAL else 1):
-        await _walk(api, place if IS_USUAL else None)
+        await _walk(api, runtime_pool, place if IS_USUAL else None)
         missed = EXPECTED - set(two_teams.reached)
         if not missed:
             break
     assert not missed or not IS_USUAL, f"the walks did not get to {', '.join(sorted(missed))}"
 
 
-async def _walk(api: Api, number: int | None) -> None:
+async def _walk(api: Api, runtime_pool: Pool, number: int | None) -> None:
     """WALKS walks: those of `number`, or (None) any."""
     loop = asyncio.get_running_loop()
+
+    def keep(anew: bool) -> None:
+        state: State = "being built" if anew else "merged"
+        asyncio.run_coroutine_threadsafe(bring_to(state, api.pool, runtime_pool), loop).result(60)
 
     class Walk(TwoTeams):
         @staticmethod
         def stage() -> Stage:
-            return asyncio.run_coroutine_threadsafe(make_stage(api.url, api.pool), loop).result(30)
+            return asyncio.run_coroutine_threadsafe(make_stage(api.url, api.pool, keep), loop).result(30)
 
     await asyncio.to_thread(
         run_state_machine_as_test,

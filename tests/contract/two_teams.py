@@ -55,6 +55,8 @@ class Stage:
     ids: Mapping[Name, Mapping[str, Sequence[str]]]
     secrets: Mapping[Name, Sequence[str]]
     """Ids and slugs that belong to a team and are of no kind that is asked for."""
+    keep: Callable[[bool], None]
+    """Merges what waits of the search indexes; or has them built anew, and leaves them so."""
 
 
 @dataclass(kw_only=True)
@@ -197,6 +199,12 @@ class TwoTeams(RuleBasedStateMachine):
         for memory in (old["memory"]["id"], new["memory"]["id"]):
             self.learn(who, "memory", memory)
         self.ask("delete_memory", who, "DELETE", f"/v1/memories/{new['memory']['id']}")
+
+    @rule(anew=mostly_own)
+    def keep_indexes(self, anew: bool) -> None:
+        """What was asked before is asked again of an index in another state."""
+        self.scene.keep(anew)
+        reached["index_built_anew" if anew else "index_merged"] += 1
 
     # Capture
 
@@ -571,6 +579,7 @@ EXPECTED: Final = frozenset(
         *("mcp_search_worked", "mcp_context_worked", "mcp_recent_worked", "mcp_memory_add_worked"),
         *("mcp_memory_search_worked", "mcp_memory_list_recent_worked", "mcp_memory_forget_worked"),
         *("context_inject", "worker_search", "worker_timeline", "by_file", "worker_batch", "revoke_key"),
+        *("index_merged", "index_built_anew"),
     }
 )
 """What a walk of the usual length must have been answered with a 2xx at least once."""

@@ -8,6 +8,7 @@ turns; a memory without a session is a document by itself, `SINGLES` and above. 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -68,6 +69,24 @@ class Merged:
     postings: list[bytes]
 
 
+COMPACTED: Final = 8
+"""Segments of a level that become one of the next."""
+
+
+def to_compact(segments: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """
+    The first and the last of the segments that are to become one, of (segment, level) in ascending order.
+
+    Merges put segments of level 0 at the end, and the first of those put together stays: levels only fall from the
+    first to the last, so that nothing else stands between these two.
+    """
+    for level in sorted({level for _, level in segments}):
+        alike = [segment for segment, its_level in segments if its_level == level]
+        if len(alike) >= COMPACTED:
+            return alike[0], alike[COMPACTED - 1]
+    return None
+
+
 class IndexFull(Exception):
     """No document's number is left."""
 
@@ -81,13 +100,12 @@ def merge(tail: Sequence[Waiting], room: Room) -> Merged:
     numbers = np.repeat(np.array(docnos, np.int64), [len(each) for each in terms])
     order = np.lexsort((numbers, words))
     words, packed = words[order], (numbers[order] << IMPACT_BITS | impacts[order]).astype(_POSTING)
-    starts = np.flatnonzero(np.r_[True, words[1:] != words[:-1]]) if len(words) else np.empty(0, np.int64)
-    ends = np.r_[starts[1:], len(words)]
+    bounds = np.flatnonzero(np.r_[True, words[1:] != words[:-1], True]) if len(words) else np.zeros(1, np.int64)
     return Merged(
         docnos=docnos,
         room=left,
-        terms=[int(words[start]) for start in starts],
-        postings=[packed[start:end].tobytes() for start, end in zip(starts, ends, strict=True)],
+        terms=words[bounds[:-1]].tolist(),
+        postings=[packed[start:end].tobytes() for start, end in pairwise(bounds)],
     )
 
 
@@ -112,9 +130,12 @@ def place(tail: Sequence[Waiting], room: Room) -> tuple[list[int], Room]:
 
 
 def without(data: bytes, dead: Ints) -> bytes:
-    """A list of postings without those of the documents `dead` (ascending)."""
+    """A list of postings without those of the documents `dead`, which ascend and are one at least."""
     postings = np.frombuffer(data, _POSTING)
-    return postings[~np.isin(postings >> IMPACT_BITS, dead)].tobytes()
+    documents = postings >> IMPACT_BITS
+    # Not np.isin, which goes through all of `dead` for every list.
+    is_dead = dead[np.minimum(np.searchsorted(dead, documents), len(dead) - 1)] == documents
+    return data if not is_dead.any() else postings[~is_dead].tobytes()
 
 
 def unpack_postings(data: Iterable[bytes]) -> tuple[Ints, Ints]:

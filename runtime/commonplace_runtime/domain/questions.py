@@ -13,15 +13,23 @@ _MONTHS: Final = (
 _MONTH: Final = re.compile(rf"\b({'|'.join(_MONTHS)})\b", re.IGNORECASE)
 _IN_MAY: Final = re.compile(r"\b(?:in|of|since|last)\s+may\b|\bmay\s+(?:\d\d?,?\s+)?\d{4}\b", re.IGNORECASE)
 _MOST: Final = 64
+_LETTER_OF_WORD: Final = re.compile(r"[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
+"""Chinese, Japanese and Korean are written without spaces."""
+_QUESTION: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hints:
-    """words: in lower case, of which one may be an author's name. months: 1 to 12."""
+    """
+    words: in lower case, of which one may be an author's name. months: 1 to 12.
+
+    asks: this is a question; fewer words are a look-up of these words.
+    """
 
     words: list[str]
     years: list[int]
     months: list[int]
+    asks: bool = False
 
 
 def hints_of(query: str | None) -> Hints:
@@ -32,8 +40,7 @@ def hints_of(query: str | None) -> Hints:
     words = list(dict.fromkeys(word.lower() for word in _WORD.findall(text)))[:_MOST]
     years = sorted({int(year) for year in _YEAR.findall(text)})[:_MOST]
     months = {_MONTHS.index(month.lower()) + 1 for month in _MONTH.findall(text)}
-    if 5 in months and not re.search(
-        r"\b(?:in|of|since|last)\s+may\b|\bmay\s+(?:\d\d?,?\s+)?\d{4}\b", text, re.IGNORECASE
-    ):
+    if 5 in months and not _IN_MAY.search(text):
         months.discard(5)
-    return Hints(words=words, years=years, months=sorted(months))
+    asks = len(text.split()) >= _QUESTION or len(_LETTER_OF_WORD.findall(text)) > _QUESTION
+    return Hints(words=words, years=years, months=sorted(months), asks=asks)

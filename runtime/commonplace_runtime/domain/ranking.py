@@ -5,8 +5,7 @@ A document's score for a word grows with what stands in it and, less, in its nei
 worth its rarity. Formulas, weights and where they were measured: `docs/decisions/0067-search-index.md`.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -15,7 +14,6 @@ import numpy.typing as npt
 
 from commonplace_runtime.domain.postings import (
     BLOCK,
-    DOCUMENTS,
     SINGLES,
     Ints,
     unpack_numbers,
@@ -23,7 +21,7 @@ from commonplace_runtime.domain.postings import (
     unpack_terms,
 )
 
-Floats: TypeAlias = npt.NDArray[np.float64]
+Floats: TypeAlias = npt.NDArray[np.floating]
 
 MOST_POSTINGS: Final = 60_000
 """Postings that one question reads; the commonest words are left out first."""
@@ -31,18 +29,23 @@ TAIL: Final = 0
 """The index that the documents of the tail are said to be in; their number is the memory's."""
 
 _OWN: Final = 2.0
-_NEIGHBOURS: Final = ((-3, 0.3), (-2, 0.7), (-1, 1.2), (1, 0.8), (2, 0.4))
-_PAD: Final = 3
+_STEPS: Final = np.array([0, 3, 2, 1, -1, -2])
+_WEIGHTS: Final = np.array([_OWN, 0.3, 0.7, 1.2, 0.8, 0.4])
+"""What a word is worth where it stands and so many turns further on; before it, where the step is negative."""
+_ROW: Final = BLOCK + 6
+"""A block's turns with three places before and after them, which a window may reach and nobody reads."""
+_SATURATION: Final = 2.0
 _IMPACT: Final = 1.9 / 63
 """An impact of 63 as BM25's tf part, whose bound is k1 + 1."""
-_SATURATION: Final = 2.0
 _SESSION_WORTH, _SESSION_SATURATION = 0.15, 3.0
-_BLOCKS: Final = 64
+_ROUGHLY: Final = 2048
+"""Blocks whose words are added up each by itself: those where the sum over all words is greatest."""
+_BLOCKS: Final = 100
 """Blocks that are looked at turn by turn."""
 _QUESTION: Final = 3
-"""From so many words on a turn is found by what stands beside it, though it has none of the words itself."""
-_DOCUMENT_BITS: Final = 25
-_DOCUMENT_MASK: Final = DOCUMENTS - 1
+"""Words that must be found before what stands beside them answers too."""
+_DENSE: Final = 2**22
+"""Up to so many numbers a table of all is cheaper than sorting those that occur."""
 
 
 class Part(NamedTuple):
@@ -65,76 +68,26 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class _Postings:
-    """
-    One entry a posting, in four columns: the place of its word in `rarity`, the place of its index in `indexes`, its
-    document, and BM25's tf part. The tail is the last of `indexes`; its documents are numbered as `tail` says.
-
-    rarity: idf of the words that were found. tail: number of the memory by document, first of blocks, then of singles.
-    """
+    """One entry a posting: the place of its word among those that count, its document, BM25's tf part."""
 
     word: Ints
-    index: Ints
     docno: Ints
     tf: Floats
-    indexes: list[int]
-    rarity: Floats
-    tail: tuple[Ints, Ints]
 
-
-def rank(parts: Sequence[Part], *, most: int) -> Ranking | None:
-    """The `most` documents that answer best; None where the rows must be read instead."""
-    if any(part.part == "rows" for part in parts):
-        return None
-    postings = _gather(parts)
-    return Ranking() if postings is None else _best(postings, most)
-
-
-def _gather(parts: Sequence[Part]) -> _Postings | None:
-    """The postings of the rarest words, as many as one question may read; None for no posting at all."""
-    lists: dict[int, dict[int, list[bytes]]] = defaultdict(lambda: defaultdict(list))
-    frequency: dict[int, int] = defaultdict(int)
-    documents = 0
-    blobs: dict[str, bytes] = {}
-    for part in parts:
-        if part.part == "list":
-            lists[part.number][part.index_no].append(part.data)
-            frequency[part.number] += len(part.data) // 4
-        elif part.part == "size":
-            documents += part.number
-        else:
-            blobs[part.part] = part.data
-    tail = _tail(blobs.get("words", b""), blobs.get("tail", b""), blobs.get("terms", b""))
-    for term, count in zip(*np.unique(tail.term, return_counts=True), strict=True):
-        frequency[int(term)] += int(count)
-    documents += tail.documents
-    words = _affordable(frequency)
-    if not words:
-        return None
-    indexes = sorted({index_no for word in words for index_no in lists[word]})
-    columns: list[tuple[int, int, Ints, Ints]] = []
-    for place, word in enumerate(words):
-        for index_no, data in lists[word].items():
-            columns.append((place, indexes.index(index_no), *unpack_postings(data)))
-        mine = tail.term == word
-        columns.append((place, len(indexes), tail.docno[mine], tail.impact[mine]))
-    lengths = [len(docno) for _, _, docno, _ in columns]
-    seen = np.array([frequency[word] for word in words], np.float64)
-    return _Postings(
-        word=np.repeat(np.array([place for place, _, _, _ in columns], np.int64), lengths),
-        index=np.repeat(np.array([index for _, index, _, _ in columns], np.int64), lengths),
-        docno=np.concatenate([docno for _, _, docno, _ in columns]),
-        tf=np.concatenate([impact for _, _, _, impact in columns]) * _IMPACT,
-        indexes=[*indexes, TAIL],
-        rarity=np.log1p(np.maximum(documents - seen + 0.5, 0.5) / (seen + 0.5)),
-        tail=(tail.blocks, tail.singles),
-    )
+    def only(self, which: npt.NDArray[np.bool_]) -> "_Postings":
+        """Those where `which` says so."""
+        places = np.flatnonzero(which)
+        return _Postings(word=self.word[places], docno=self.docno[places], tf=self.tf[places])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tail:
-    """The question's words in memories that wait, as if these had been merged; `blocks` and `singles` name them."""
+    """
+    The question's words in memories that wait, as if these had been merged.
 
-    documents: int
+    blocks, singles: a memory's number by its document; 0 where a block has none.
+    """
+
     term: Ints
     docno: Ints
     impact: Ints
@@ -142,9 +95,41 @@ class _Tail:
     singles: Ints
 
 
+def rank(parts: Sequence[Part], *, most: int, asks: bool = True) -> Ranking | None:
+    """
+    The `most` documents that answer best; None where the rows must be read instead.
+
+    asks: this is a question; what stands beside a match is found too, though it has none of the words itself.
+    """
+    blobs = {part.part: part.data for part in parts}
+    if "rows" in blobs:
+        return None
+    lists: dict[int, list[Part]] = {}
+    for part in parts:
+        if part.part == "list":
+            lists.setdefault(part.number, []).append(part)
+    tail = _tail(blobs.get("words", b""), blobs.get("tail", b""), blobs.get("terms", b""))
+    documents = len(tail.singles) + sum(part.number for part in parts if part.part == "size")
+    frequency = {term: sum(len(part.data) for part in found) // 4 for term, found in lists.items()}
+    for term in tail.term.tolist():
+        frequency[term] = frequency.get(term, 0) + 1
+    words = _affordable(frequency)
+    if not words:
+        return Ranking()
+    seen = np.array([frequency[word] for word in words])
+    rarity = np.log1p(np.maximum(documents - seen + 0.5, 0.5) / (seen + 0.5)).astype(np.float32)
+    found = [(index_no, *_best(postings, rarity, most, asks)) for index_no, postings in _merged(lists, words)]
+    if len(tail.term):
+        docno, score = _best(_waiting(tail, words), rarity, most, asks)
+        found.append((TAIL, *_numbers(tail, docno, score)))
+    return _together(found, most)
+
+
 def _tail(words: bytes, heads: bytes, terms: bytes) -> _Tail:
-    numbers, counts, sessions = unpack_numbers(heads).reshape(-1, 3).T
     blocks = np.empty(0, np.int64)
+    if not heads:
+        return _Tail(term=blocks, docno=blocks, impact=blocks, blocks=blocks, singles=blocks)
+    numbers, counts, sessions = unpack_numbers(heads).reshape(-1, 3).T
     docnos = SINGLES + np.arange(len(numbers))
     in_session = np.flatnonzero(sessions)
     if len(in_session):
@@ -156,16 +141,12 @@ def _tail(words: bytes, heads: bytes, terms: bytes) -> _Tail:
         blocks = np.zeros(int(spans.sum()) * BLOCK, np.int64)
         blocks[docnos[order]] = numbers[order]
     term, impact = unpack_terms(terms)
-    asked = np.isin(term, unpack_numbers(words))
+    is_asked = np.zeros(len(term), np.bool_)
+    for word in unpack_numbers(words).tolist():
+        is_asked |= term == word
+    asked = np.flatnonzero(is_asked)
     docno = np.repeat(docnos, counts)[asked]
-    return _Tail(
-        documents=len(numbers),
-        term=term[asked],
-        docno=docno,
-        impact=impact[asked],
-        blocks=blocks,
-        singles=numbers,
-    )
+    return _Tail(term=term[asked], docno=docno, impact=impact[asked], blocks=blocks, singles=numbers)
 
 
 def _affordable(frequency: Mapping[int, int]) -> list[int]:
@@ -180,68 +161,127 @@ def _affordable(frequency: Mapping[int, int]) -> list[int]:
     return chosen
 
 
-def _best(found: _Postings, most: int) -> Ranking:
-    is_single = found.docno >= SINGLES
-    key = found.index << _DOCUMENT_BITS | np.where(is_single, found.docno, found.docno // BLOCK)
-    units, unit = np.unique(key, return_inverse=True)
-    words, count = len(found.rarity), len(units)
-    tf = _sums(found.word * count + unit, found.tf, (words, count))
-    session = _SESSION_WORTH * (found.rarity @ (tf / (tf + _SESSION_SATURATION)))
-
-    single = np.flatnonzero(units & _DOCUMENT_MASK >= SINGLES)
-    own = _OWN * tf[:, single]
-    scores: list[Floats] = [found.rarity @ (own / (own + _SATURATION)) + session[single]]
-    keys = [units[single]]
-
-    blocks = np.flatnonzero(units & _DOCUMENT_MASK < SINGLES)
-    if len(blocks):
-        in_all = tf[:, blocks]
-        chosen = blocks[_largest(found.rarity @ (in_all / (in_all + 1)), max(_BLOCKS, most // 4))]
-        slot = np.full(count, -1)
-        slot[chosen] = np.arange(len(chosen))
-        mine = np.flatnonzero(slot[unit] >= 0)
-        row = BLOCK + 2 * _PAD
-        at = (found.word[mine] * len(chosen) + slot[unit[mine]]) * row + _PAD + found.docno[mine] % BLOCK
-        turns = _sums(at, found.tf[mine], (words, len(chosen), row))
-        alone: Floats = turns[:, :, _PAD : _PAD + BLOCK]
-        window: Floats = _OWN * alone
-        for step, weight in _NEIGHBOURS:
-            window = window + weight * turns[:, :, _PAD + step : _PAD + step + BLOCK]
-        score: Floats = np.tensordot(found.rarity, window / (window + _SATURATION), 1)
-        counts = score > 0 if words >= _QUESTION else alone.any(axis=0)
-        score = np.where(counts, score + session[chosen][:, None], 0.0)
-        rows, places = np.nonzero(score)
-        scores.append(score[rows, places])
-        keys.append(units[chosen[rows]] & ~_DOCUMENT_MASK | (units[chosen[rows]] & _DOCUMENT_MASK) * BLOCK + places)
-
-    every, of = np.concatenate(scores), np.concatenate(keys)
-    order = _largest(every, most)
-    order = order[np.lexsort((-of[order], -every[order]))]
-    return _named(found, of[order], every[order])
+def _merged(lists: Mapping[int, Sequence[Part]], words: Sequence[int]) -> Iterator[tuple[int, _Postings]]:
+    """The postings of each index."""
+    by_index: dict[int, list[tuple[int, bytes]]] = {}
+    for place, word in enumerate(words):
+        for part in lists.get(word, ()):
+            by_index.setdefault(part.index_no, []).append((place, part.data))
+    for index_no, found in by_index.items():
+        docno, impact = unpack_postings(data for _, data in found)
+        word_of = np.repeat([place for place, _ in found], [len(data) // 4 for _, data in found])
+        yield index_no, _Postings(word=word_of, docno=docno, tf=impact * _IMPACT)
 
 
-def _sums(at: Ints, values: Floats, shape: tuple[int, ...]) -> Floats:
-    """An array of `shape` with the sums of the values whose flat place is `at`."""
-    sums: Floats = np.bincount(at, values, int(np.prod(shape))).astype(np.float64, copy=False)
-    return sums.reshape(shape)
+def _waiting(tail: _Tail, words: Sequence[int]) -> _Postings:
+    order = np.argsort(words)
+    terms = np.array(words)[order]
+    place = np.minimum(np.searchsorted(terms, tail.term), len(words) - 1)
+    every = _Postings(word=order[place], docno=tail.docno, tf=tail.impact * _IMPACT)
+    return every.only(terms[place] == tail.term)
+
+
+def _best(found: _Postings, rarity: Floats, most: int, asks: bool) -> tuple[Ints, Floats]:
+    """The `most` best documents of one index or a few more, and what they are worth."""
+    single = found.docno >= SINGLES
+    if single.all():
+        return _singles(found, rarity)
+    if not single.any():
+        return _turns(found, rarity, most, asks)
+    of_singles, of_turns = _singles(found.only(single), rarity), _turns(found.only(~single), rarity, most, asks)
+    return np.concatenate([of_singles[0], of_turns[0]]), np.concatenate([of_singles[1], of_turns[1]])
+
+
+def _singles(found: _Postings, rarity: Floats) -> tuple[Ints, Floats]:
+    units, at = _numbered(found.docno - SINGLES)
+    own = _OWN * found.tf
+    worth = own / (own + _SATURATION) + _SESSION_WORTH * (found.tf / (found.tf + _SESSION_SATURATION))
+    return units + SINGLES, _sums(at, rarity[found.word] * worth, len(units))
+
+
+def _turns(found: _Postings, rarity: Floats, most: int, asks: bool) -> tuple[Ints, Floats]:
+    words = len(rarity)
+    blocks, at = _numbered(found.docno // BLOCK)
+    if len(blocks) > _ROUGHLY:
+        found, blocks, at = _narrow(
+            found, blocks, at, _largest(_sums(at, rarity[found.word] * found.tf, len(blocks)), _ROUGHLY)
+        )
+    if len(blocks) > (few := max(_BLOCKS, most // 4)):
+        sums = _sums(found.word * len(blocks) + at, found.tf, words * len(blocks)).reshape(words, -1)
+        found, blocks, at = _narrow(found, blocks, at, _largest(_over_words(sums, 1.0, rarity), few))
+    rows = words * len(blocks)
+    row, place = found.word * len(blocks) + at, found.docno % BLOCK
+    reached = (row * _ROW + place + 3)[:, None] + _STEPS
+    window = _sums(reached.ravel(), (found.tf[:, None] * _WEIGHTS).ravel(), rows * _ROW)
+    score = _over_words(window.reshape(words, -1), _SATURATION, rarity).reshape(-1, _ROW)[:, 3 : 3 + BLOCK].ravel()
+    session = _over_words(_sums(row, found.tf, rows).reshape(words, -1), _SESSION_SATURATION, rarity)
+    counts = np.flatnonzero(score) if asks and words >= _QUESTION else _numbered(at * BLOCK + place)[0]
+    block = counts // BLOCK
+    return blocks[block] * BLOCK + counts % BLOCK, score[counts] + _SESSION_WORTH * session[block]
+
+
+def _over_words(tf: Floats, saturation: float, rarity: Floats) -> Floats:
+    """
+    What the columns of `tf`, whose rows are words, are worth. Overwrites `tf`.
+
+    Not a product of matrices: that would be shared among threads, which cost more than the work.
+    """
+    tf /= tf + saturation
+    tf *= rarity[:, None]
+    worth: Floats = tf.sum(axis=0)
+    return worth
+
+
+def _narrow(found: _Postings, units: Ints, at: Ints, chosen: Ints) -> tuple[_Postings, Ints, Ints]:
+    """The postings in the units at the places `chosen`, these units, and each posting's place among them."""
+    slot = np.full(len(units), -1)
+    slot[chosen] = np.arange(len(chosen))
+    slots = slot[at]
+    kept = slots >= 0
+    return found.only(kept), units[chosen], slots[kept]
+
+
+def _numbered(numbers: Ints) -> tuple[Ints, Ints]:
+    """The different numbers (from 0 on), ascending, and the place of each among them."""
+    span = int(numbers.max()) + 1
+    if span > _DENSE:
+        return np.unique(numbers, return_inverse=True)
+    occurs = np.zeros(span, np.bool_)
+    occurs[numbers] = True
+    different = np.flatnonzero(occurs)
+    place = np.empty(span, np.int64)
+    place[different] = np.arange(len(different))
+    return different, place[numbers]
+
+
+def _sums(at: Ints, values: Floats, length: int) -> Floats:
+    """The sums of the values of each place."""
+    return np.bincount(at, values, length).astype(np.float32)
 
 
 def _largest(score: Floats, most: int) -> Ints:
-    """Places of the `most` largest, in no order."""
-    return np.arange(len(score)) if len(score) <= most else np.argpartition(score, len(score) - most)[-most:]
+    """Places of the `most` largest; of equals the last ones, which are the newer."""
+    if len(score) <= most:
+        return np.arange(len(score))
+    least = np.partition(score, len(score) - most)[len(score) - most]
+    above = np.flatnonzero(score > least)
+    return np.concatenate([above, np.flatnonzero(score == least)[len(above) - most :]])
 
 
-def _named(found: _Postings, key: Ints, score: Floats) -> Ranking:
-    """Documents as the database knows them. A place of the tail where nothing waits is left out."""
-    index, docno = key >> _DOCUMENT_BITS, key & _DOCUMENT_MASK
-    blocks, singles = found.tail
-    waits = index == len(found.indexes) - 1
-    of_session, alone = waits & (docno < SINGLES), waits & (docno >= SINGLES)
-    docno[of_session] = blocks[docno[of_session]]
-    docno[alone] = singles[docno[alone] - SINGLES]
-    there = ~waits | (docno > 0)
-    return Ranking(
-        indexes=[found.indexes[place] for place in index[there]],
-        docnos=docno[there].tolist(),
-        scores=score[there].tolist(),
-    )
+def _numbers(tail: _Tail, docno: Ints, score: Floats) -> tuple[Ints, Floats]:
+    """The memories behind the tail's documents; a place of a block where none waits is left out."""
+    number = docno.copy()
+    single = docno >= SINGLES
+    number[single] = tail.singles[docno[single] - SINGLES]
+    number[~single] = tail.blocks[docno[~single]]
+    return number[number > 0], score[number > 0]
+
+
+def _together(found: Sequence[tuple[int, Ints, Floats]], most: int) -> Ranking:
+    """The best of all indexes; of equals what waits comes first, then the greater number: the newer memory."""
+    index = np.repeat([index_no for index_no, _, _ in found], [len(docno) for _, docno, _ in found])
+    docno = np.concatenate([docno for _, docno, _ in found])
+    score = np.concatenate([score for _, _, score in found])
+    best = _largest(score, most)
+    best = best[np.lexsort((-docno[best], -index[best], index[best] != TAIL, -score[best]))]
+    return Ranking(indexes=index[best].tolist(), docnos=docno[best].tolist(), scores=score[best].tolist())

@@ -18,6 +18,7 @@ from commonplace_runtime.entrypoints.cli_embedded import embedded
 from commonplace_runtime.entrypoints.cli_jobs import jobs, usage
 from commonplace_runtime.entrypoints.cli_members import audit, members
 from commonplace_runtime.entrypoints.cli_migrate import migrate
+from commonplace_runtime.entrypoints.cli_reindex import reindex
 from commonplace_runtime.entrypoints.cli_transfer import EXIT_INTERRUPTED, export, import_
 from commonplace_runtime.entrypoints.terminal import (
     ENVIRONMENT,
@@ -51,6 +52,7 @@ app.command(audit)
 app.command(doctor)
 app.command(export)
 app.command(import_, name="import")
+app.command(reindex)
 app.command(migrate)
 
 

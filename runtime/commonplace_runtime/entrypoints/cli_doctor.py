@@ -33,6 +33,9 @@ _KEY_MINUTES: Final = 5
 _OLDEST_POSTGRES: Final = 160000
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what a host of the settings is dialled as
 _REVISION: Final = "2025-06-18"
+_LONGEST_TAIL: Final = 2000
+"""Memories that may wait for the search index; beyond that a search reads the rows."""
+_LONGEST_REBUILD_MINUTES: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,7 @@ class _Examination:
                 ("roles", _roles),
                 ("migrations", _migrations),
                 ("tenancy", _tenancy),
+                ("index", _index),
             ):
                 await self._check(name, lambda look=look: look(pool, fault))  # type: ignore[misc]
             await self._check("log-in", lambda: _login(settings, pool))
@@ -213,6 +217,31 @@ async def _tenancy(pool: Pool | None, _fault: str) -> str:
         todo = "ALTER TABLE … ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY, and find out who changed it"
         raise _Wrong(f"row-level security is not forced on {', '.join(open_tables)}", todo)
     return "row-level security is forced on every table of tenants"
+
+
+async def _index(pool: Pool | None, _fault: str) -> str:
+    pool = _needs_pool(pool)
+    if await schema_version(pool) < contract.SCHEMA_VERSION:
+        raise _Wrong("not looked at: the schema is an older one", "see `migrations` above", "warn")
+    if lost := await store.index_losses(pool):
+        todo = "the database's machine may hash words otherwise since a restore: run `commonplace reindex --all`"
+        raise _Wrong(f"memories that searches do not find by all their words, in {_some(lost)}", todo)
+    rebuilds = await store.index_rebuilds(pool)
+    late = [f"{project} for {seconds // 60} min" for project, seconds in rebuilds]
+    if rebuilds and rebuilds[0][1] > 60 * _LONGEST_REBUILD_MINUTES:
+        todo = "see that a worker or an api runs, and its log for `index_`; searches are slow until it is done"
+        raise _Wrong(f"being rebuilt: {_some(late)}", todo, "warn")
+    tails = [f"{project} {waiting}" for project, waiting in await store.index_tails(pool, more_than=_LONGEST_TAIL)]
+    if tails and not rebuilds:
+        todo = "see that a worker or an api runs, and its log for `index_`; searches are slow until they are in"
+        raise _Wrong(f"memories wait for the search index: {_some(tails)}", todo, "warn")
+    return (
+        f"being rebuilt: {_some(late)}" if rebuilds else "every search index is kept and has the words that it should"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 async def _login(settings: Settings, pool: Pool | None) -> str:

@@ -29,6 +29,7 @@ from commonplace_runtime.llm.build import build_generator
 from commonplace_runtime.llm.ports import Generator
 from commonplace_runtime.services.generate import Outcome, Terms, run_group
 from commonplace_runtime.services.housekeeping import keep_house
+from commonplace_runtime.services.keep_index import watch_indexes
 from commonplace_runtime.services.readiness import readiness
 from commonplace_runtime.services.slots import CallSlots
 from commonplace_runtime.settings import EXIT_MISCONFIGURED, Settings
@@ -39,6 +40,7 @@ log = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 HOUSEKEEPING_SECONDS: Final = 60.0
+INDEX_SECONDS: Final = 2.0
 DATABASE_AWAY_SECONDS: Final = 0.5
 DATABASE_AWAY_LONGEST_SECONDS: Final = 5.0
 CANCEL_SECONDS: Final = 6.0
@@ -95,7 +97,11 @@ class Worker:
                 tasks.create_task(self._claim_loop())
                 for _ in range(self._settings.worker_concurrency + self._settings.worker_concurrency // 2)
             ]
-            helpers = [tasks.create_task(self._poll()), tasks.create_task(self._keep_house())]
+            helpers = [
+                tasks.create_task(self._poll()),
+                tasks.create_task(self._keep_house()),
+                tasks.create_task(watch_indexes(self._pool, INDEX_SECONDS)),
+            ]
             if self._settings.redis_url is not None:
                 url = self._settings.redis_url.get_secret_value()
                 helpers.append(tasks.create_task(doorbell.listen(url, self._bell.ring_when_free)))

@@ -22,10 +22,12 @@ from commonplace_runtime.domain.questions import hints_of
 from commonplace_runtime.domain.ranking import rank
 from commonplace_runtime.domain.redaction import redact
 from commonplace_runtime.ids import uuid7
-from commonplace_runtime.services.search import CANDIDATES_OF_PLATFORM, NAME_CHARACTERS, clean_query
+from commonplace_runtime.services.keep_index import purge_project_index
+from commonplace_runtime.services.search import CANDIDATES, NAME_CHARACTERS, clean_query
 from commonplace_runtime.store import erasures, memories
 from commonplace_runtime.store.erasures import Begun, Erasure
 from commonplace_runtime.store.pool import Pool
+from commonplace_runtime.store.search_index import Project
 
 log = structlog.get_logger(__name__)
 Action: TypeAlias = Literal["memory.forgotten", "observation.deleted", "project.memory_purged"]
@@ -124,13 +126,9 @@ async def _begin(
 
 
 async def _ranking(pool: Pool, reach: Reach, query: str | None, project: str | None) -> Json:
-    """
-    The ranking as `forgotten_by_query` takes it; None where the rows must be read instead.
-
-    As many candidates as where only the rows tell which of them count: a neighbour of what has the words does not.
-    """
+    """The ranking as `forgotten_by_query` takes it, without neighbours; None where the rows must be read instead."""
     wanted = Recall(mode="search", project=project, query=query, limit=QUERY_LIMITS[1])
-    ranking = rank(await memories.search_parts(pool, reach, wanted), most=CANDIDATES_OF_PLATFORM)
+    ranking = rank(await memories.search_parts(pool, reach, wanted), most=CANDIDATES, asks=False)
     if ranking is None:
         return None
     hints = hints_of(query)
@@ -157,6 +155,8 @@ async def _erase(pool: Pool, erasure: Erasure) -> Counts:
             continue
         busy_since = None
         if step["outcome"] == "done":
+            # Should this process die here, the keeper does it: the hint was written with what went.
+            await purge_project_index(pool, Project(team_id=erasure.team_id, project_id=erasure.project_id))
             return counts_of(step["counts"])
         if step["outcome"] == "lease_lost":
             raise Unavailable("another process goes on with this erasure")

@@ -35,11 +35,12 @@ async def recall_memories(pool: Pool, principal: Principal, wanted: Recall, *, r
         project=_clean(wanted.project and wanted.project[:NAME_CHARACTERS]),
         platform=_clean(wanted.platform and wanted.platform[:NAME_CHARACTERS]),
     )
+    hints = hints_of(wanted.query)
     ranking = None
     if wanted.query is not None:
         most = CANDIDATES if wanted.platform is None else CANDIDATES_OF_PLATFORM
-        ranking = rank(await memories.search_parts(pool, principal, wanted), most=most)
-    return await memories.recall(pool, principal, wanted, ranking, hints_of(wanted.query), request_id=request_id)
+        ranking = rank(await memories.search_parts(pool, principal, wanted), most=most, asks=hints.asks)
+    return await memories.recall(pool, principal, wanted, ranking, hints, request_id=request_id)
 
 
 def clean_query(query: str | None) -> str | None:

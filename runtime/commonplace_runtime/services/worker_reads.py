@@ -11,7 +11,7 @@ from typing import Final
 
 from commonplace_runtime.domain.events import storable
 from commonplace_runtime.domain.models import Reach
-from commonplace_runtime.domain.questions import hints_of
+from commonplace_runtime.domain.questions import Hints, hints_of
 from commonplace_runtime.domain.ranking import Ranking, rank
 from commonplace_runtime.domain.worker_reads import (
     ContextRows,
@@ -79,6 +79,7 @@ async def timeline(
             before=before,
             after=after,
         )
+    hints = hints_of(query)
     return await store.timeline_of_query(
         pool,
         reach,
@@ -87,8 +88,8 @@ async def timeline(
         platform=platform,
         before=before,
         after=after,
-        ranking=await _ranked(pool, reach, [name] if name is not None else None, query, platform),
-        hints=hints_of(query),
+        ranking=await _ranked(pool, reach, [name] if name is not None else None, query, platform, hints),
+        hints=hints,
     )
 
 
@@ -117,18 +118,19 @@ async def search(pool: Pool, reach: Reach, wanted: WorkerSearch) -> SearchRows:
         platform=storable(wanted.platform),
         kinds=None if wanted.kinds is None else [_clean_name(kind) for kind in wanted.kinds[:MAX_NAMES]],
     )
-    ranking = await _ranked(pool, reach, clean.names, clean.query, clean.platform)
-    return await store.search(pool, reach, clean, ranking, hints_of(clean.query))
+    hints = hints_of(clean.query)
+    ranking = await _ranked(pool, reach, clean.names, clean.query, clean.platform, hints)
+    return await store.search(pool, reach, clean, ranking, hints)
 
 
 async def _ranked(
-    pool: Pool, reach: Reach, names: Sequence[str] | None, query: str | None, platform: str | None
+    pool: Pool, reach: Reach, names: Sequence[str] | None, query: str | None, platform: str | None, hints: Hints
 ) -> Ranking | None:
     """What the index answers; None where there is no query, or where the rows must be read instead."""
     if query is None:
         return None
     most = CANDIDATES if platform is None else CANDIDATES_OF_PLATFORM
-    return rank(await store.search_parts(pool, reach, names, query), most=most)
+    return rank(await store.search_parts(pool, reach, names, query), most=most, asks=hints.asks)
 
 
 def _is_number(given: int | str) -> bool:

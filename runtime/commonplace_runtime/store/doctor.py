@@ -27,3 +27,21 @@ async def server_version(pool: Pool) -> tuple[str, int]:
     async with faults_as_unavailable():
         (row,) = await pool.fetch(_SQL["server_version"])
     return row["version"], int(row["number"])
+
+
+async def index_rebuilds(pool: Pool) -> Sequence[tuple[str, int]]:
+    """`team/project` whose search index is being built anew, and for how many seconds. Raises Unavailable."""
+    async with faults_as_unavailable():
+        return [(row["project"], row["seconds"]) for row in await pool.fetch(_SQL["index_rebuilds"])]
+
+
+async def index_tails(pool: Pool, *, more_than: int) -> Sequence[tuple[str, int]]:
+    """`team/project` of which more memories than that wait for the search index, and how many. Raises Unavailable."""
+    async with faults_as_unavailable():
+        return [(row["project"], row["waiting"]) for row in await pool.fetch(_SQL["index_tails"], more_than)]
+
+
+async def index_losses(pool: Pool) -> Sequence[str]:
+    """`team/project` whose search index lacks words of memories that it has. Raises Unavailable."""
+    async with faults_as_unavailable():
+        return [row["project"] for row in await pool.fetch(_SQL["index_losses"])]

@@ -24,6 +24,7 @@ class Erasure:
 
     id: str
     team_id: str
+    project_id: str
     token: int
 
 
@@ -52,7 +53,12 @@ async def begin(pool: Pool, reach: Reach, asked: Mapping[str, Json]) -> Begun | 
         return None
     erasure = None
     if found["erasureId"] is not None:
-        erasure = Erasure(id=found["erasureId"], team_id=reach.team_id, token=found["leaseToken"])
+        erasure = Erasure(
+            id=found["erasureId"],
+            team_id=reach.team_id,
+            project_id=found["projectId"],
+            token=found["leaseToken"],
+        )
     return Begun(
         erasure=erasure,
         project_id=found["projectId"],
@@ -81,4 +87,6 @@ async def resume(pool: Pool) -> Erasure | None:
     found = await fetch_value(pool, _SQL["resume"], LEASE_SECONDS)
     if found is None:
         return None
-    return Erasure(id=found["erasureId"], team_id=found["teamId"], token=found["leaseToken"])
+    return Erasure(
+        id=found["erasureId"], team_id=found["teamId"], project_id=found["projectId"], token=found["leaseToken"]
+    )

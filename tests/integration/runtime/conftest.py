@@ -1,14 +1,16 @@
 """The api as clients reach it: a real uvicorn on a free port, a real Postgres behind it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx2
 import pytest
 
 from commonplace_runtime.entrypoints.http.app import create_app
 from commonplace_runtime.settings import Settings
+from commonplace_runtime.store.pool import Pool
 from tests.api_server import served
 from tests.conftest import Database
+from tests.integration.runtime.indexes import STATES, bring_to
 
 
 class CountingDoorbell:
@@ -45,3 +47,9 @@ async def base_url(api_settings: Settings, doorbell: CountingDoorbell) -> AsyncI
 async def http(base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
     async with httpx2.AsyncClient(base_url=base_url, timeout=20) as client:
         yield client
+
+
+@pytest.fixture(params=STATES)
+def settle(request: pytest.FixtureRequest, admin_pool: Pool, runtime_pool: Pool) -> Callable[[], Awaitable[None]]:
+    """Brings what was written so far into one of the states of a search index; a test runs once for each."""
+    return lambda: bring_to(request.param, admin_pool, runtime_pool)

@@ -28,6 +28,7 @@ from commonplace_runtime.entrypoints.http import (
     memories,
     projects,
     recall,
+    reindex,
     sessions,
     transfer,
     usage,
@@ -44,6 +45,7 @@ from commonplace_runtime.entrypoints.mcp_memory import memory_endpoint
 from commonplace_runtime.services.doorbell import Doorbell, NoDoorbell
 from commonplace_runtime.services.housekeeping import watch_erasures
 from commonplace_runtime.services.jobs import JobNotices
+from commonplace_runtime.services.keep_index import watch_indexes
 from commonplace_runtime.services.watch_queue import watch_queue
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.job_views import listening
@@ -52,7 +54,7 @@ from commonplace_runtime.store.pool import Pool, open_pool_patiently
 OPERATIONS: Final[tuple[Operation, ...]] = tuple(
     operation
     for module in (
-        *(events, sessions, jobs, recall, memories, projects, erasure, transfer),
+        *(events, sessions, jobs, recall, memories, projects, reindex, erasure, transfer),
         *(keys, connect, usage, audit, compat, worker_reads, health, description),
     )
     for operation in module.OPERATIONS
@@ -135,6 +137,7 @@ def _lifespan(state: ApiState, mcp_doors: Iterable[McpDoor]) -> Any:
                 await stack.enter_async_context(door.running())
             await stack.enter_async_context(_running(watch_queue(state.pool, state.settings)))
             await stack.enter_async_context(_running(watch_erasures(state.pool)))
+            await stack.enter_async_context(_running(watch_indexes(state.pool)))
             yield
 
     return lifespan

@@ -67,46 +67,58 @@ BEGIN
 END
 $$;
 
+-- Whether one of those indexes was taken away (0019) since its postings were read: its documents went with it.
+CREATE FUNCTION commonplace.is_index_gone(p_team_id uuid, p_indexes integer[]) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM (SELECT DISTINCT unnest(p_indexes) AS number) AS asked WHERE number > 0
+        AND NOT EXISTS (SELECT FROM commonplace.search_indexes i WHERE i.team_id = p_team_id AND i.number = asked.number))
+$$;
+
 -- The memories behind documents, best first: p_indexes, p_docnos and p_scores stand in the order of the ranking; of index 0 the docno
 -- is a memory's number. Whoever was superseded counts for the successor; importance is worth a twentieth more or less, being new a
--- twentieth more. p_names: the question's words in lower case; a single author among them is worth 0.12 of the best score. p_years
--- and p_months: what the question names; a memory of that time is worth 0.2 of the best score. Sources of these figures:
--- docs/decisions/0067-search-index.md.
+-- twentieth more. p_names: the question's words in lower case; a single author among them is worth a quarter of the best score.
+-- p_years and p_months: what the question names; a memory of that time is worth two fifths of the best score, and is looked for
+-- further down. Where these figures come from: docs/decisions/0067-search-index.md.
+-- A number is looked for as a range and in order: equal to it, a plan of an empty table would go through all of the team by another
+-- index. And an id by a column: under a policy no index is used for COALESCE, which might leak.
 CREATE FUNCTION commonplace.found_memories(p_team_id uuid, p_projects uuid[], p_actor text, p_indexes integer[], p_docnos integer[],
     p_scores real[], p_limit integer, p_platform text, p_names text[], p_years integer[], p_months integer[])
 RETURNS TABLE (memory_id uuid, score double precision) LANGUAGE plpgsql STABLE ROWS 20 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    slice integer := greatest(40, 2 * p_limit);
+    is_dated boolean := cardinality(p_years) + cardinality(p_months) > 0;
+    slice integer := greatest(CASE WHEN is_dated THEN 100 ELSE 40 END, 2 * p_limit);
     reached integer := 0;
     ids uuid[] := '{}';
     worths double precision[] := '{}';
     more_ids uuid[];
     more_worths double precision[];
-    named text;
 BEGIN
     WHILE reached < cardinality(p_docnos) AND cardinality(ids) < p_limit LOOP
         WITH RECURSIVE candidate AS MATERIALIZED (
-            SELECT m.id, m.superseded_by, m.project_id, m.visibility, m.owner_actor, m.created_at, m.importance, c.score
+            SELECT m.id, m.superseded_by, m.project_id, m.visibility, m.created_at, m.importance, c.score,
+                commonplace.author_name(m.owner_actor, m.metadata) AS author
             FROM unnest(p_indexes[reached + 1:reached + slice], p_docnos[reached + 1:reached + slice],
                 p_scores[reached + 1:reached + slice]) AS c (index_no, docno, score)
-            LEFT JOIN LATERAL (SELECT d.memory_id FROM commonplace.search_documents d
-                WHERE d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id OFFSET 0) AS document ON c.index_no > 0
-            LEFT JOIN LATERAL (SELECT w.id FROM commonplace.memories w
-                WHERE w.number = c.docno AND w.team_id = p_team_id OFFSET 0) AS waiting ON c.index_no = 0
-            CROSS JOIN LATERAL (SELECT * FROM commonplace.memories
-                WHERE team_id = p_team_id AND id = coalesce(document.memory_id, waiting.id) OFFSET 0) AS m
+            CROSS JOIN LATERAL (
+                SELECT d.memory_id AS id FROM commonplace.search_documents d
+                WHERE c.index_no > 0 AND d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id
+                UNION ALL
+                (SELECT w.id FROM commonplace.memories w
+                WHERE c.index_no = 0 AND w.team_id = p_team_id AND w.number BETWEEN c.docno AND c.docno ORDER BY w.number DESC LIMIT 1)
+                OFFSET 0) AS document
+            CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = document.id OFFSET 0) AS m
             WHERE m.project_id = ANY (p_projects) AND (m.visibility = 'team' OR m.owner_actor = p_actor)
                 AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
         ), author AS MATERIALIZED (
-            SELECT min(owner_actor) AS named FROM (SELECT DISTINCT owner_actor FROM candidate) AS a
-            WHERE lower(regexp_replace(owner_actor, '^[^:]*:', '')) = ANY (p_names) HAVING count(*) = 1
+            SELECT min(author) AS named FROM (SELECT DISTINCT author FROM candidate) AS a
+            WHERE author = ANY (p_names) OR regexp_split_to_array(author, '[^[:alnum:]]+') && p_names HAVING count(*) = 1
         ), chain AS (
             SELECT c.id, c.superseded_by, 0 AS depth,
                 c.score * (1 + 0.1 * (c.importance - 0.5) + 0.05 * exp(-extract(epoch FROM now() - c.created_at) / 2592000))
-                + p_scores[1] * (CASE WHEN c.owner_actor = (SELECT a.named FROM author a) THEN 0.12 ELSE 0 END
-                    + CASE WHEN cardinality(p_years) + cardinality(p_months) > 0
+                + p_scores[1] * (CASE WHEN c.author = (SELECT a.named FROM author a) THEN 0.25 ELSE 0 END
+                    + CASE WHEN is_dated
                         AND (p_years = '{}' OR extract(year FROM c.created_at)::integer = ANY (p_years))
-                        AND (p_months = '{}' OR extract(month FROM c.created_at)::integer = ANY (p_months)) THEN 0.2 ELSE 0 END) AS worth
+                        AND (p_months = '{}' OR extract(month FROM c.created_at)::integer = ANY (p_months)) THEN 0.4 ELSE 0 END) AS worth
             FROM candidate c
             UNION ALL
             SELECT m.id, m.superseded_by, c.depth + 1, c.worth
@@ -150,13 +162,15 @@ BEGIN
                 AND m.superseded_by IS NULL
                 AND (p_platform IS NULL OR commonplace.is_from_platform(p_team_id, m.id, m.session_id, p_platform))
             ORDER BY m.number DESC LIMIT p_limit);
-    ELSIF p_docnos IS NULL THEN
-        SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, worths
-        FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
     ELSE
         SELECT array_agg(f.memory_id), array_agg(f.score) INTO ids, worths
         FROM commonplace.found_memories(p_team_id, ARRAY[meant], p_actor, p_indexes, p_docnos, p_scores, p_limit, p_platform,
             p_names, p_years, p_months) f;
+        -- Looked for only now: what is still there was there a moment ago.
+        IF p_docnos IS NULL OR commonplace.is_index_gone(p_team_id, p_indexes) THEN
+            SELECT array_agg(r.memory_id), array_agg(r.score) INTO ids, worths
+            FROM commonplace.ranked_memories(p_team_id, meant, p_actor, p_query, p_limit, p_platform) r;
+        END IF;
     END IF;
     RETURN QUERY
     WITH hit AS (
@@ -187,6 +201,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     commonplace.search_parts(uuid, uuid[], text, text),
     commonplace.search_parts_v1(uuid, uuid, text, text, text),
+    commonplace.is_index_gone(uuid, integer[]),
     commonplace.found_memories(uuid, uuid[], text, integer[], integer[], real[], integer, text, text[], integer[], integer[]),
     commonplace.recall_v2(uuid, uuid, uuid, text, text, text, text, text, integer, text, text, integer[], integer[], real[], text[],
         integer[], integer[])

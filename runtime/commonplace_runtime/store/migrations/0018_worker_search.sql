@@ -34,7 +34,7 @@ DECLARE
     projects uuid[];
     named uuid[];
 BEGIN
-    IF p_docnos IS NULL THEN
+    IF p_docnos IS NULL OR commonplace.is_index_gone(p_team_id, p_indexes) THEN
         RETURN ARRAY(SELECT hit.id FROM commonplace.worker_hits(p_team_id, p_key_project, p_actor, p_names, p_query, p_platform) AS hit
             ORDER BY hit.place);
     END IF;
@@ -110,7 +110,8 @@ DECLARE
     told record;
     named record;
 BEGIN
-    IF p_ranking -> 'docnos' IS NULL THEN
+    IF p_ranking -> 'docnos' IS NULL OR commonplace.is_index_gone(p_team_id,
+            ARRAY(SELECT jsonb_array_elements_text(p_ranking -> 'indexes')::integer)) THEN
         RETURN QUERY SELECT r.memory_id
             FROM commonplace.ranked_memories(p_team_id, p_project_id, p_actor, p_query, p_limit, NULL) AS r;
         RETURN;
@@ -124,12 +125,14 @@ BEGIN
         SELECT place, (p_ranking -> 'indexes' -> place)::integer AS index_no, (p_ranking -> 'docnos' -> place)::integer AS docno,
             (p_ranking -> 'scores' -> place)::real AS score
         FROM generate_series(0, jsonb_array_length(p_ranking -> 'docnos') - 1) AS place) AS c
-    LEFT JOIN LATERAL (SELECT d.memory_id FROM commonplace.search_documents d
-        WHERE d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id OFFSET 0) AS document ON c.index_no > 0
-    LEFT JOIN LATERAL (SELECT w.id FROM commonplace.memories w
-        WHERE w.number = c.docno AND w.team_id = p_team_id OFFSET 0) AS waiting ON c.index_no = 0
-    CROSS JOIN LATERAL (SELECT * FROM commonplace.memories
-        WHERE team_id = p_team_id AND id = coalesce(document.memory_id, waiting.id) OFFSET 0) AS m
+    CROSS JOIN LATERAL (
+        SELECT d.memory_id AS id FROM commonplace.search_documents d
+        WHERE c.index_no > 0 AND d.index_no = c.index_no AND d.docno = c.docno AND d.team_id = p_team_id
+        UNION ALL
+        (SELECT w.id FROM commonplace.memories w
+        WHERE c.index_no = 0 AND w.team_id = p_team_id AND w.number BETWEEN c.docno AND c.docno ORDER BY w.number DESC LIMIT 1)
+        OFFSET 0) AS document
+    CROSS JOIN LATERAL (SELECT * FROM commonplace.memories WHERE team_id = p_team_id AND id = document.id OFFSET 0) AS m
     WHERE m.lexemes @@ words;
     SELECT ARRAY(SELECT jsonb_array_elements_text(p_ranking -> 'names')) AS words,
         ARRAY(SELECT jsonb_array_elements_text(p_ranking -> 'years')::integer) AS years,

@@ -1,6 +1,7 @@
 """What claude-mem's hooks and tools read from their worker: by local names, paths and numbers."""
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,8 @@ import pytest
 
 from commonplace_runtime.store.pool import Pool
 from tests.factories import Key, Team, make_event, make_key, make_memory, make_project, make_team, set_limits
+
+Settle = Callable[[], Awaitable[None]]
 
 GITHUB = "ghp_" + "a1B2" * 9
 READS = (
@@ -152,7 +155,9 @@ async def everything(http: httpx2.AsyncClient, key: Key, numbers: list[int]) -> 
     return "\n".join(told)
 
 
-async def test_nothing_of_others_is_told_by_any_of_the_routes(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+async def test_nothing_of_others_is_told_by_any_of_the_routes(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
     team, key = await make_world(admin_pool)
     other = await make_team(admin_pool)
     sibling = await make_project(admin_pool, team.id, "sibling")
@@ -168,6 +173,7 @@ async def test_nothing_of_others_is_told_by_any_of_the_routes(http: httpx2.Async
             admin_pool, team, "mine uploader", metadata=files, visibility="private", owner_actor="agent:tester"
         ),
     ]
+    await settle()
     numbers = [await number_of(admin_pool, memory_id) for memory_id in ids]
     told = await everything(http, key, numbers)
     for mine in ("ours", "mine"):
@@ -181,7 +187,9 @@ async def test_nothing_of_others_is_told_by_any_of_the_routes(http: httpx2.Async
     assert "hidden" not in wide
 
 
-async def test_a_name_is_a_project_a_session_or_a_folder(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+async def test_a_name_is_a_project_a_session_or_a_folder(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
     """One project holds every repository of a machine: a name finds what says that it comes from there."""
     team, key = await make_world(admin_pool)
     await make_memory_in(admin_pool, team, await start(http, key, "s-1", repository="shop"), "by session")
@@ -196,6 +204,8 @@ async def test_a_name_is_a_project_a_session_or_a_folder(http: httpx2.AsyncClien
     await make_memory(admin_pool, team, "by tree", event_id=await send_from(http, key, "C:\\src\\blog\\feature"))
     await make_memory(admin_pool, team, "by itself", metadata={"project": "shop"})
     await make_memory(admin_pool, team, "by nobody")
+
+    await settle()
 
     async def named(query: str) -> set[str]:
         told = await context(http, key, query)
@@ -419,10 +429,13 @@ async def test_odd_paths_are_no_fault_of_ours(http: httpx2.AsyncClient, admin_po
 # --- search and timeline ----------------------------------------------------------------------------------------------
 
 
-async def test_a_search_answers_lines_of_what_was_found(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+async def test_a_search_answers_lines_of_what_was_found(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
     team, key = await make_world(admin_pool)
     found = await make_memory(admin_pool, team, "The uploader retries five times", title="Uploads")
     await make_memory(admin_pool, team, "Something else")
+    await settle()
     told = await text(http, key, "/api/search", query="uploader", limit=5)
     assert told.startswith('Memories 1 to 1 of 1 for "uploader".')
     assert f"- #{await number_of(admin_pool, found)} " in told
@@ -436,7 +449,9 @@ async def test_a_search_answers_lines_of_what_was_found(http: httpx2.AsyncClient
     assert audited["observationIds"] == [found]
 
 
-async def test_a_search_is_narrowed_ordered_and_paged(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+async def test_a_search_is_narrowed_ordered_and_paged(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
     team, key = await make_world(admin_pool)
     kinds = ("bugfix", "decision", "summary", "discovery")
     for day, kind in enumerate(kinds, 1):
@@ -446,6 +461,8 @@ async def test_a_search_is_narrowed_ordered_and_paged(http: httpx2.AsyncClient, 
             UUID(memory),
             day,
         )
+
+    await settle()
 
     async def found(**query: Any) -> list[str]:
         told = await text(http, key, "/api/search", **{"query": "uploader", **query})
@@ -482,13 +499,17 @@ async def test_a_query_is_cleaned_before_it_is_audited(http: httpx2.AsyncClient,
         assert GITHUB not in row["details"]
 
 
-async def test_a_timeline_shows_what_surrounds_a_memory(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+async def test_a_timeline_shows_what_surrounds_a_memory(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
     team, key = await make_world(admin_pool)
     names = ["zero", "one", "two", "three", "four", "five"]
     ids = [await make_memory(admin_pool, team, name, metadata={"project": "shop"}) for name in names]
     await make_memory(admin_pool, team, "elsewhere", metadata={"project": "blog"})
     await change(admin_pool, ids[1], superseded_by=UUID(ids[2]))
     number = await number_of(admin_pool, ids[3])
+
+    await settle()
 
     async def seen(**query: Any) -> list[str]:
         told = await text(http, key, "/api/timeline", **query)
@@ -506,6 +527,42 @@ async def test_a_timeline_shows_what_surrounds_a_memory(http: httpx2.AsyncClient
         assert await text(http, key, "/api/timeline", **nothing) == "No memory found to place on a timeline."
     answer = await http.get("/api/timeline", headers=key.headers)
     assert (answer.status_code, answer.json()["isError"]) == (200, True)
+
+
+async def test_what_a_name_narrows_is_found_among_many(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
+    """A key that reaches every project searches the 20 that wrote last, and counts what a name does not leave out."""
+    team, key = await make_world(admin_pool, project_id=None)
+    for number in range(22):
+        project = await make_project(admin_pool, team.id, f"p{number}")
+        for name in ("shop", "blog"):
+            await make_memory(admin_pool, team, f"{name} uploader", project_id=project, metadata={"project": name})
+    await settle()
+
+    async def heading(**query: Any) -> str:
+        return (await text(http, key, "/api/search", query="uploader", limit=5, **query)).split("\n")[0]
+
+    assert "of 40 " in await heading()
+    assert "of 20 " in await heading(project="shop")
+    assert "of 2 " in await heading(project="p21")
+    assert await heading(project="p1,nothing") == await heading(project="p1")
+    assert await heading(project="nothing") == 'No memories found for "uploader".'
+    told = await text(http, key, "/api/timeline", query="uploader", project="shop", depth_after=0, depth_before=0)
+    assert "shop uploader" in told
+    assert "blog uploader" not in told
+
+
+async def test_a_platform_narrows_a_search(http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle) -> None:
+    team, key = await make_world(admin_pool)
+    codex = await send_from(http, key, "/src/r", platform="codex")
+    await make_memory(admin_pool, team, "uploader of codex", event_id=codex)
+    await make_memory(admin_pool, team, "uploader of claude", event_id=await send_from(http, key, "/src/r"))
+    await settle()
+    for path in ("/api/search", "/api/timeline"):
+        told = await text(http, key, path, query="uploader", platformSource="codex", depth_before=0, depth_after=0)
+        assert "uploader of codex" in told, path
+        assert "uploader of claude" not in told, path
 
 
 # --- batch ------------------------------------------------------------------------------------------------------------

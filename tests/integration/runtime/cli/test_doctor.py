@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from commonplace_runtime import contract
+from commonplace_runtime.domain.models import Reach, TeamId
 from commonplace_runtime.embedded import EmbeddedRedis
 from commonplace_runtime.entrypoints.http.app import create_app
+from commonplace_runtime.services.keep_index import keep_indexes
+from commonplace_runtime.services.reindex import request_rebuild
 from commonplace_runtime.settings import Settings
 from commonplace_runtime.store.pool import Pool
 from tests.api_server import served
@@ -25,6 +28,7 @@ NAMES = [
         "roles",
         "migrations",
         "tenancy",
+        "index",
         "log-in",
         "redis",
         "provider",
@@ -102,6 +106,40 @@ async def test_open_tables_and_an_older_schema_are_found(database: Database, adm
     assert (checks["migrations"]["status"], checks["migrations"]["todo"]) == ("fail", "run `commonplace migrate`")
     # What could not be looked at is no fault.
     assert {checks[name]["status"] for name in ("settings", "public URL", "log-in")} == {"warn"}
+
+
+async def test_an_index_that_lacks_words_or_that_nobody_keeps_is_found(
+    database: Database, admin_pool: Pool, runtime_pool: Pool
+) -> None:
+    team = await make_team(admin_pool, "acme")
+    texts = (
+        "INSERT INTO commonplace.memories (id, team_id, project_id, owner_actor, visibility, content)"
+        " SELECT gen_random_uuid(), team_id, id, 'agent:a', 'team', 'uploader ' || n"
+        " FROM commonplace.projects, generate_series(1, $1) AS n"
+    )
+    await admin_pool.execute(texts, 300)
+    await request_rebuild(runtime_pool, Reach(team_id=TeamId(team.id), actor="human:ann"), None)
+    _, checks = await examined(database)
+    assert checks["index"] == {**checks["index"], "status": "ok", "found": "being rebuilt: acme/default for 0 min"}
+
+    await admin_pool.execute("UPDATE commonplace.search_work SET queued_at = now() - interval '11 minutes'")
+    _, checks = await examined(database)
+    assert (checks["index"]["status"], checks["index"]["found"]) == ("warn", "being rebuilt: acme/default for 11 min")
+    while await keep_indexes(runtime_pool):
+        pass
+    _, checks = await examined(database)
+    assert checks["index"]["status"] == "ok"
+
+    # As on a machine that hashes otherwise.
+    await admin_pool.execute("UPDATE commonplace.search_postings SET term = term - 1")
+    code, checks = await examined(database)
+    assert (code, checks["index"]["status"], "acme/default" in checks["index"]["found"]) == (1, "fail", True)
+    assert "`commonplace reindex --all`" in checks["index"]["todo"]
+    await admin_pool.execute("UPDATE commonplace.search_postings SET term = term + 1")
+
+    await admin_pool.execute(texts, 2001)
+    _, checks = await examined(database)
+    assert (checks["index"]["status"], checks["index"]["found"].split()[-1]) == ("warn", "2001")
 
 
 async def test_a_stopped_database_is_told_without_a_trace(database: Database) -> None:

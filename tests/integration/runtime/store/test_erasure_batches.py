@@ -1,6 +1,7 @@
 """Erasure in short transactions: bounded, taken over when its process dies, and fenced against workers."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -189,7 +190,7 @@ async def test_two_never_go_on_with_the_same_erasure(admin_pool: Pool, runtime_p
     await admin_pool.execute("UPDATE commonplace.erasures SET lease_until = now() - interval '1 s'")
     taken = await asyncio.gather(*(erasures.resume(runtime_pool) for _ in range(4)))
     [erasure] = [one for one in taken if one is not None]
-    stale = Erasure(id=erasure.id, team_id=erasure.team_id, token=erasure.token - 1)
+    stale = replace(erasure, token=erasure.token - 1)
 
     async def go_on() -> None:
         await until(lambda: _is_done(runtime_pool, erasure))

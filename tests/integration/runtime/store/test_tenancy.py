@@ -20,6 +20,7 @@ RUNTIME_DEFINERS = {
     "blank_audit_v1",
     "sweep_audit_v1",
     "resume_erasure_v1",
+    "search_work_v1",
 }
 OPERATOR_DEFINERS = {
     "put_team_v1",
@@ -112,6 +113,21 @@ async def fill_every_table(admin_pool: Pool) -> str:
         " last_event, last_memory, lease_until) VALUES (gen_random_uuid(), $1::text::uuid,"
         " $2::text::uuid, 'a', 'api', 'memory.forgotten', 'query', 0, 0, now()) RETURNING team_id, id)"
         " INSERT INTO commonplace.erasure_items SELECT team_id, id, 'memory', gen_random_uuid() FROM begun",
+        team.id,
+        team.project_id,
+    )
+    # What waits of the memory is there already; the keeper and a later change would have left the rest.
+    await admin_pool.execute(
+        "WITH index AS (INSERT INTO commonplace.search_indexes (team_id, project_id, owner_actor)"
+        " VALUES ($1::text::uuid, $2::text::uuid, '') RETURNING team_id, number),"
+        " document AS (INSERT INTO commonplace.search_documents SELECT number, 0, 1, team_id, gen_random_uuid()"
+        " FROM index),"
+        " session AS (INSERT INTO commonplace.search_sessions SELECT s.id, i.number, i.team_id, 0, 1 FROM index i"
+        " JOIN commonplace.sessions s ON s.team_id = i.team_id LIMIT 1),"
+        " segment AS (INSERT INTO commonplace.search_segments SELECT number, 1, team_id, 0, 1 FROM index),"
+        " posting AS (INSERT INTO commonplace.search_postings SELECT number, 1, 1, team_id, int4send(1) FROM index),"
+        " work AS (INSERT INTO commonplace.search_work (team_id, project_id) VALUES ($1::text::uuid, $2::text::uuid))"
+        " INSERT INTO commonplace.search_purges SELECT number, 1, 1, team_id, '{1}' FROM index",
         team.id,
         team.project_id,
     )
