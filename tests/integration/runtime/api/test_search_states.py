@@ -427,6 +427,18 @@ async def test_forgetting_by_a_query_takes_nothing_that_has_none_of_its_words(
     assert left == [TURNS[0], TURNS[2], TURNS[3]]
 
 
+async def test_forgetting_by_a_query_takes_nothing_for_its_author_alone(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
+    team, key = await make_world(admin_pool)
+    ada = await make_key(admin_pool, team.id, project_id=team.project_id, actor="human:ada")
+    await write(http, ada, content="The dashboard is slow")
+    wanted = await write(http, ada, content="The flamingo exporter")
+    await settle()
+    assert await forget(http, key, query="what ada said of the flamingo", limit=100) == [wanted["id"]]
+    assert await forget(http, key, query="ada", limit=100) == []
+
+
 async def test_forgetting_by_a_query_takes_what_a_search_shows_first(
     http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
 ) -> None:
