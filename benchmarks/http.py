@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -35,6 +36,7 @@ from benchmarks.http_load import Load, load, request
 from benchmarks.worker import COMMAND, cpu_seconds, postmaster, process
 from commonplace_runtime import contract
 from commonplace_runtime.embedded import EmbeddedPostgres, free_port
+from commonplace_runtime.services.keep_index import MERGE_FROM, keep_indexes
 from commonplace_runtime.services.migrate import migrate
 from commonplace_runtime.store.pool import Pool, open_pool
 
@@ -199,6 +201,8 @@ async def site(postgres: EmbeddedPostgres, name: str, *, memories: int, other_te
     try:
         async with await _admin(postgres, name) as pool:
             token = await _fill(pool, memories, other_teams)
+            await _keep_indexes(postgres, name)
+            await pool.execute("VACUUM ANALYZE", timeout=600)
             with _servers(postgres, name) as servers:
                 for port, _ in servers.values():
                     await _answering(port)
@@ -240,8 +244,22 @@ async def _fill(pool: Pool, memories: int, other_teams: int) -> str:
     await pool.execute(_MEMORIES, [_TEAM], [_PROJECT], memories, _VOCABULARY, timeout=600)
     if other_teams:
         await pool.execute(_MEMORIES, teams[1:], projects[1:], _THEIR_MEMORIES, _VOCABULARY, timeout=600)
-    await pool.execute("VACUUM ANALYZE", timeout=600)
     return token
+
+
+async def _keep_indexes(postgres: EmbeddedPostgres, database: str) -> None:
+    """What the keepers of workers and apis have done by the time that anybody searches."""
+    url = postgres.url(user="bench_runtime", database=database)
+    async with await open_pool(url, size=1, connect_timeout=10, statement_timeout=60, application="benchmark") as pool:
+        while await keep_indexes(pool):
+            pass
+
+
+async def _fill_tail(pool: Pool) -> int:
+    """As many memories as may wait until a segment is made of them: how many waited before."""
+    waiting: int = await pool.fetchval("SELECT count(*) FROM commonplace.search_tail WHERE team_id = $1", _TEAM)
+    await pool.execute(_MEMORIES, [_TEAM], [_PROJECT], MERGE_FROM - 1 - waiting, _VOCABULARY)
+    return waiting
 
 
 def _event(place: int) -> dict[str, Any]:
@@ -295,6 +313,7 @@ async def cells(it: Site) -> Sequence[Cell]:
     project = {"projectId": str(_PROJECT)}
     newest = json.dumps(project).encode()
     asked = [json.dumps(project | {"query": each}).encode() for each in questions]
+    asked_for_ten = [json.dumps(project | {"query": each, "limit": 10}).encode() for each in questions]
 
     def cell(name: str, requests: Sequence[bytes], *, status: int = 200, events: int = 1) -> Cell:
         server = "floor" if name.startswith("floor") else "api"
@@ -321,6 +340,7 @@ async def cells(it: Site) -> Sequence[Cell]:
         cell("get", [ask("GET", f"/v1/memories/{each}") for each in known]),
         cell("context, newest", [ask("POST", "/v1/context", body=newest)]),
         cell("context, 4 words", [ask("POST", "/v1/context", body=each) for each in asked]),
+        cell("search, 4 words", [ask("POST", "/v1/search", body=each) for each in asked_for_ten]),
         cell("MCP recent", [ask("POST", "/v1/mcp", body=_call("recent", limit=10), **mcp)]),
     )
 
@@ -381,6 +401,23 @@ async def _run(callers: Sequence[int], seconds: float, only: Sequence[str], site
                         if others and (before := alone.get((name, count))) and not name.startswith("floor"):
                             print(f"      {name}: {cost.cpu / before.cpu:.2f} times what it costs alone", flush=True)
                         alone[name, count] = cost
+                await _measure_tail(
+                    it, [cell for cell in wanted if cell.name.endswith("4 words")], alone, callers, seconds
+                )
+
+
+async def _measure_tail(
+    it: Site, searches: Sequence[Cell], before: Mapping[tuple[str, int], Cost], callers: Sequence[int], seconds: float
+) -> None:
+    """The same questions where as much waits as may: a search looks at each word of what no segment has yet."""
+    waited = await _fill_tail(it.pool) if searches else 0
+    for count, cell in product(callers, searches):
+        cost = await it.measure(cell, callers=count, seconds=seconds)
+        print(cost.row(f"{cell.name} *", count), flush=True)
+        more = cost.cpu / before[cell.name, count].cpu
+        print(
+            f"      * {more:.2f} times the above: {MERGE_FROM - 1} memories wait to be merged, {waited} did", flush=True
+        )
 
 
 def main() -> None:

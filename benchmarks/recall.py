@@ -149,7 +149,7 @@ async def _ask(pool: Pool, project: UUID, whole: Set, keys: dict[str, str]) -> N
     for category in (*CATEGORIES, "all"):
         for half in ("dev", "test"):
             row = scores[category, half]
-            count = len(row["rows"].first)
+            count = len(next(iter(row.values())).first)
             print(f"  {f'{category}, {half}':<22}{count:>5}" + "".join(score.row() for score in row.values()))
     for name, spent in costs.items():
         postgres, client = (min(column) for column in zip(*spent, strict=True))

@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias, get_args
 VERSION: Final = "0.1.0"
 """Version of the one distribution; the operator's default image tag is its own version."""
 
-SCHEMA_VERSION: Final = 19
+SCHEMA_VERSION: Final = 20
 """Number of the newest migration; what `schema_version_v1()` answers on a current database."""
 
 ENV_PREFIX: Final = "COMMONPLACE_"

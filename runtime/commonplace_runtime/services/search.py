@@ -17,7 +17,9 @@ NAME_CHARACTERS: Final = 201
 """One more than a name may have: a longer one finds nothing, whatever it begins with."""
 
 CANDIDATES: Final = 400
-"""Documents that are ranked for one answer: four times the longest, for some are superseded or just erased."""
+"""Documents that are ranked for the longest answer: four times its length, for some are superseded or just erased."""
+CANDIDATES_LEAST: Final = 100
+"""For a short one."""
 CANDIDATES_OF_PLATFORM: Final = 4000
 """Where only the rows tell which of them count."""
 
@@ -38,7 +40,7 @@ async def recall_memories(pool: Pool, principal: Principal, wanted: Recall, *, r
     hints = hints_of(wanted.query)
     ranking = None
     if wanted.query is not None:
-        most = CANDIDATES if wanted.platform is None else CANDIDATES_OF_PLATFORM
+        most = max(CANDIDATES_LEAST, 4 * wanted.limit) if wanted.platform is None else CANDIDATES_OF_PLATFORM
         ranking = rank(await memories.search_parts(pool, principal, wanted), most=most, asks=hints.asks)
     return await memories.recall(pool, principal, wanted, ranking, hints, request_id=request_id)
 

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -44,3 +45,20 @@ def test_a_logged_fault_shows_where_it_happened_and_quotes_nothing(form: str) ->
     for told in ("turn_broke", "foreign_broke", "ExceptionGroup", "RuntimeError", "ValueError", "leaky_step"):
         assert told in done.stderr
     assert "top secret" not in done.stderr
+
+
+ODD = """
+import structlog
+from commonplace_runtime.observability import configure_logging
+configure_logging("info", "json")
+structlog.get_logger("x").debug("not_asked_for")
+structlog.get_logger("x").warning("counted", rows=2**70, name="\\ud800", kind={1, 2}.__class__)
+"""
+
+
+def test_a_line_is_json_whatever_it_tells() -> None:
+    done = subprocess.run([sys.executable, "-c", ODD], capture_output=True, text=True, timeout=60, check=True)
+    line = json.loads(done.stderr)
+    assert (line["event"], line["level"], line["logger"], line["rows"]) == ("counted", "warning", "x", 2**70)
+    assert line["timestamp"].endswith("Z")
+    assert line["kind"] == "<class 'set'>"

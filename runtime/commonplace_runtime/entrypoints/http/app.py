@@ -37,6 +37,7 @@ from commonplace_runtime.entrypoints.http import (
 from commonplace_runtime.entrypoints.http.envelope import Envelope
 from commonplace_runtime.entrypoints.http.errors import HttpFault, answer_for, json_response
 from commonplace_runtime.entrypoints.http.operations import Operation
+from commonplace_runtime.entrypoints.http.shortcut import Shortcut
 from commonplace_runtime.entrypoints.http.state import ApiState
 from commonplace_runtime.entrypoints.mcp import recall_endpoint
 from commonplace_runtime.entrypoints.mcp_door import McpDoor
@@ -95,6 +96,11 @@ def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbe
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+        },  # nothing here exports it; asking costs each request
         lifespan=_lifespan(state, mcp_doors.values()),
         exception_handlers={DomainError: _on_fault, HttpFault: _on_fault, HTTPException: _on_http_exception},
     )
@@ -105,6 +111,7 @@ def create_app(settings: Settings, *, pool: Pool | None = None, doorbell: Doorbe
         app.router.routes.append(_NamedRoute(path, endpoint=door, include_in_schema=False))
     for route in app.router.routes:
         _relax(route)
+    app.add_middleware(Shortcut, routes=app.router.routes)
     app.add_middleware(Envelope)
     return app
 

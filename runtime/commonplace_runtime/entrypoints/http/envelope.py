@@ -7,6 +7,8 @@ sent by whoever holds it, never by a browser on its own, so a foreign page has n
 """
 
 import re
+from collections.abc import Iterable, Mapping
+from functools import cache
 from time import perf_counter
 from typing import Any, Final
 from uuid import uuid4
@@ -38,6 +40,8 @@ SECURITY_HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Origin-Agent-Cluster": "?1",
 }
+_SECURITY: Final = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_OURS: Final = frozenset(name for name, _ in _SECURITY) | {b"x-request-id"}
 PREFLIGHT_HEADERS: Final = {
     "Access-Control-Allow-Methods": "GET,HEAD,POST,PUT,PATCH,DELETE",
     "Access-Control-Allow-Headers": (
@@ -101,24 +105,42 @@ class _Sender:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = int(message["status"])  # the MCP SDK sends an enum
-            headers = MutableHeaders(scope=message)
-            headers.update({**SECURITY_HEADERS, **self._scope["state"].get("extra_headers", {})})
-            if self._scope["path"].lower().startswith(_WITH_REQUEST_ID):
-                headers["X-Request-Id"] = self._scope["state"]["request_id"]
-            if self._origin.startswith(_LOCAL_ORIGINS):
-                headers["Access-Control-Allow-Origin"] = self._origin
-                headers["Access-Control-Expose-Headers"] = _EXPOSED
-                headers.add_vary_header("Origin")
+            message = {**message, "headers": self._headers(message.get("headers", ()))}
         elif self._is_head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
+
+    def _headers(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Those of the answer, and ours, which take the place of others by the same name."""
+        headers = [header for header in given if header[0].lower() not in _OURS]
+        headers += _SECURITY
+        state = self._scope["state"]
+        if self._scope["path"].lower().startswith(_WITH_REQUEST_ID):
+            headers.append((b"x-request-id", state["request_id"].encode()))
+        more: Mapping[str, str] = state.get("extra_headers", {})
+        if not more and not self._origin.startswith(_LOCAL_ORIGINS):
+            return headers
+        shown = MutableHeaders(raw=headers)
+        shown.update(more)
+        if self._origin.startswith(_LOCAL_ORIGINS):
+            shown["Access-Control-Allow-Origin"] = self._origin
+            shown["Access-Control-Expose-Headers"] = _EXPOSED
+            shown.add_vary_header("Origin")
+        return shown.raw
+
+
+@cache
+def _counters(method: str, route: str, status: int) -> tuple[Any, Any]:
+    """Looked up once: methods, routes and statuses are few."""
+    return REQUESTS.labels(method, route, str(status)), REQUEST_SECONDS.labels(method, route)
 
 
 def _account(scope: Scope, inner: Scope, status: int, seconds: float, request_id: str) -> None:
     route: str = getattr(inner.get("route"), "path", "unmatched")
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-    REQUESTS.labels(method, route, str(status)).inc()
-    REQUEST_SECONDS.labels(method, route).observe(seconds)
+    requests, durations = _counters(method, route, status)
+    requests.inc()
+    durations.observe(seconds)
     if route in _QUIET and status < 400:
         return
     principal: Any = inner["state"].get("principal")

@@ -73,9 +73,14 @@ def needs(access: Access, spending: Spending = Spending.NOTHING) -> Gate:
 
 def gate_of(handler: Callable[..., Any]) -> Gate | None:
     """The gate that `handler` stands behind, None for a route without a key."""
-    for hint in get_type_hints(handler, include_extras=True).values():
+    return gate_in(handler)[1]
+
+
+def gate_in(handler: Callable[..., Any]) -> tuple[str, Gate | None]:
+    """The same, after the name of the parameter that takes the caller; empty where there is none."""
+    for name, hint in get_type_hints(handler, include_extras=True).items():
         for note in getattr(hint, "__metadata__", ()):
             gate = getattr(note, "dependency", None)
             if isinstance(gate, Gate):
-                return gate
-    return None
+                return name, gate
+    return "", None

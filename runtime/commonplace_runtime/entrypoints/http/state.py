@@ -50,7 +50,10 @@ def state_of(request: Request) -> ApiState:
 
 def request_id_of(request: Request) -> str:
     """The id of this request, as the envelope has chosen it."""
-    found: str = request.scope.setdefault("state", {}).setdefault("request_id", str(uuid4()))
+    state = request.scope.setdefault("state", {})
+    if "request_id" not in state:
+        state["request_id"] = str(uuid4())
+    found: str = state["request_id"]
     return found
 
 

@@ -199,6 +199,7 @@ BEGIN
                     AND w.owner_actor = commonplace.search_owner(g.visibility, g.owner_actor) AND w.number = g.number OFFSET 0) AS t
             WHERE stale IS NULL OR g.id = ANY (stale)));
         -- Where the project goes whole, it or its index may be gone by now: what would refer to them is left out.
+        -- So is what went with an index that was taken away while this waited: it is not among `removed`.
         WITH dead AS MATERIALIZED (
             SELECT d.ctid AS place, d.index_no, d.docno, d.segment, g.team_id, g.project_id,
                 commonplace.search_lexemes(g.lexemes, g.owner_actor, g.metadata) AS lexemes
@@ -206,7 +207,7 @@ BEGIN
                 WHERE x.memory_id = g.id AND x.team_id = g.team_id OFFSET 0) AS d
             WHERE stale IS NULL OR g.id = ANY (stale)
         ), removed AS (
-            DELETE FROM commonplace.search_documents WHERE ctid = ANY (ARRAY(SELECT place FROM dead))
+            DELETE FROM commonplace.search_documents WHERE ctid = ANY (ARRAY(SELECT place FROM dead)) RETURNING index_no, docno
         ), hinted AS (
             INSERT INTO commonplace.search_work (team_id, project_id)
             SELECT p.team_id, p.id FROM (SELECT DISTINCT team_id, project_id FROM dead) AS d
@@ -214,7 +215,7 @@ BEGIN
         )
         INSERT INTO commonplace.search_purges (index_no, docno, segment, team_id, terms)
         SELECT index_no, docno, segment, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes))
-        FROM dead CROSS JOIN LATERAL (SELECT FROM commonplace.search_indexes i
+        FROM dead JOIN removed USING (index_no, docno) CROSS JOIN LATERAL (SELECT FROM commonplace.search_indexes i
             WHERE i.team_id = dead.team_id AND i.number = dead.index_no OFFSET 0) AS held;
     END IF;
     IF TG_OP <> 'DELETE' THEN

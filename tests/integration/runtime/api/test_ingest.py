@@ -73,6 +73,68 @@ async def test_the_answer_has_the_shape_of_the_wire(http: httpx2.AsyncClient, ad
     assert ":" not in job["bullmqJobId"]
 
 
+ODD_PAYLOAD = {
+    "float": [0.1, 1e22, 1e-7, 123456789.125, 2.0, -1.5],
+    "integer": [0, -1, 2**53 + 1, 2**63, -(2**63)],
+    "text": ["", " ", 'a\\u0041\n\t"', "\u00e9\u4e2d\U0001f600", "null"],
+    "nested": {"b": {}, "a": [], "c": [None, True, False, [[]]]},
+}
+
+
+@pytest.mark.parametrize("is_batch", [False, True], ids=["one", "batch"])
+async def test_the_answer_says_what_the_event_says_later(
+    http: httpx2.AsyncClient, admin_pool: Pool, is_batch: bool
+) -> None:
+    team, key = await make_world(admin_pool)
+    session = await make_session(admin_pool, team, content_session_id="session-1")
+    last_moment = 253_402_300_799_999
+    odd = make_event(payload=ODD_PAYLOAD, metadata=ODD_PAYLOAD, occurredAtEpoch=last_moment, eventType="\u00e9\n")
+    given = [odd, make_event(contentSessionId="session-1", platformSource=None, sourceEventId="x")]
+
+    if is_batch:
+        answer = await http.post("/v1/events/batch", json=given, headers=key.headers)
+        told = [item["event"] for item in answer.json()["events"]]
+    else:
+        told = [(await http.post("/v1/events", json=each, headers=key.headers)).json()["event"] for each in given]
+
+    for event in told:
+        later = (await http.get(f"/v1/events/{event['id']}", headers=key.headers)).json()["event"]
+        assert event == later
+    assert (told[0]["occurredAtEpoch"], told[1]["serverSessionId"]) == (last_moment, session)
+
+
+async def test_events_of_one_batch_go_each_to_its_own_place(http: httpx2.AsyncClient, admin_pool: Pool) -> None:
+    """One event of it was there before, one stands twice, and two projects and three sessions take turns."""
+    team = await make_team(admin_pool)
+    key = await make_key(admin_pool, team.id)
+    project_id = await make_project(admin_pool, team.id, "second")
+    before = (await send(http, key, projectId="default", contentSessionId="a", sourceEventId="before"))["event"]
+    given = [
+        make_event(contentSessionId=session, projectId=project, sourceEventId=name)
+        for session, project, name in (
+            ("a", "default", "1"),
+            ("b", "second", "2"),
+            ("a", "default", "before"),
+            ("c", project_id, "3"),
+            ("b", "second", "2"),
+            ("a", team.project_id, "4"),
+        )
+    ]
+
+    answer = await http.post("/v1/events/batch", json=given, headers=key.headers)
+
+    told = [item["event"] for item in answer.json()["events"]]
+    assert [event["sourceEventId"] for event in told] == ["1", "2", "before", "3", "2", "4"]
+    here, there = team.project_id, project_id
+    assert [event["projectId"] for event in told] == [here, there, here, there, there, here]
+    assert (told[2]["id"], told[4]["id"]) == (before["id"], told[1]["id"])
+    rows = await admin_pool.fetch(
+        "SELECT right(g.session_key, 1) AS session, g.waiting, count(j.id) AS jobs FROM commonplace.job_groups g"
+        " JOIN commonplace.jobs j USING (team_id, project_id, session_key) GROUP BY g.session_key, g.waiting ORDER BY 1"
+    )
+    assert [(row["session"], row["waiting"], row["jobs"]) for row in rows] == [("a", 3, 3), ("b", 1, 1), ("c", 1, 1)]
+
+
 async def test_event_job_group_and_audit_commit_together(
     http: httpx2.AsyncClient, admin_pool: Pool, doorbell: CountingDoorbell
 ) -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from commonplace_runtime.domain.models import KeyId, Principal, ProjectId, Reach, Recall, TeamId
 from commonplace_runtime.domain.ranking import rank
+from commonplace_runtime.domain.wire import NewEventRow
 from commonplace_runtime.domain.worker_reads import WorkerSearch
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.services import worker_reads
 from commonplace_runtime.services.search import CANDIDATES, recall_memories
 from commonplace_runtime.store import memories
+from commonplace_runtime.store.events import _columns, _fields
 from commonplace_runtime.store.pool import Connection, Pool, open_pool
 from tests.conftest import Database
 from tests.integration.runtime.indexes import merge_all
@@ -64,11 +66,35 @@ WHERE relnamespace = 'commonplace'::regnamespace AND relkind IN ('r', 'i')
 """
 
 
-def _event(session: str | None) -> dict[str, Any]:
-    given = {"id": str(uuid7()), "jobId": str(uuid7()), "project": None, "contentSessionId": session}
-    told = {"platformGiven": False, "platformSource": None, "sourceAdapter": "hook", "sourceEventId": None}
-    rest = {"eventType": "x", "payload": {}, "metadata": {}, "occurredAt": 0, "digest": secrets.token_hex(32)}
-    return {**given, **told, **rest, "privateParts": 0, "redactedSecrets": 0}
+def _numbered(first: int, count: int) -> str:
+    return ", ".join(f"${number}" for number in range(first, first + count))
+
+
+_INGEST = (
+    f"commonplace.ingest_v2($1, $2, $3, $4, $5, true, true, {_numbered(6, 10)}, $16::text::jsonb, $17::text::jsonb,"
+    f" {_numbered(18, 4)})"
+)
+
+
+def _event(session: str | None) -> NewEventRow:
+    return {
+        "id": str(uuid7()),
+        "jobId": str(uuid7()),
+        "project": None,
+        "serverSessionId": None,
+        "contentSessionId": session,
+        "platformGiven": False,
+        "platformSource": None,
+        "sourceAdapter": "hook",
+        "sourceEventId": None,
+        "eventType": "x",
+        "payload": {},
+        "metadata": {},
+        "occurredAt": 0,
+        "digest": secrets.token_hex(32),
+        "privateParts": 0,
+        "redactedSecrets": 0,
+    }
 
 
 def _line(event: str) -> dict[str, Any]:
@@ -93,7 +119,7 @@ def _function(call: str, *more: Any) -> Call:
 
     async def run(connection: Connection, tenant: Tenant) -> None:
         reach = (tenant.team_id, tenant.key_id, tenant.project_id, "human:ada", "r")
-        await connection.fetchval(f"SELECT {call}", *reach, *more)
+        await connection.fetchval(f"SELECT 1 FROM {call} AS called", *reach, *more)
 
     return run
 
@@ -179,12 +205,11 @@ async def _calls(pool: Pool, tenant: Tenant) -> Mapping[str, Call]:
     memory = await pool.fetchval("SELECT id FROM commonplace.memories ORDER BY number DESC LIMIT 1") or uuid4()
     event = await pool.fetchval("SELECT id FROM commonplace.events ORDER BY number DESC LIMIT 1") or uuid4()
     return {
-        "ingest": _function("commonplace.ingest_v1($1, $2, $3, $4, $5, true, false, $6, true)", [_event("S")]),
-        "ingest without a session": _function(
-            "commonplace.ingest_v1($1, $2, $3, $4, $5, true, false, $6, false)", [_event(None)]
-        ),
+        "ingest": _function(_INGEST, *_fields(_event("S"))),
+        "ingest without a session": _function(_INGEST, *_fields(_event(None))),
         "batch": _function(
-            "commonplace.ingest_batch_v1($1, $2, $3, $4, $5, true, $6, false)", [_event("S"), _event("T")]
+            f"commonplace.ingest_batch_v2($1, $2, $3, $4, $5, true, false, {_numbered(6, 13)})",
+            *_columns([_event("S"), _event("T"), _event(None)]),
         ),
         "get": _function("commonplace.get_memory_v1($1, $2, $3, $4, $5, $6, 'x')", str(memory)),
         "recent": _function(
