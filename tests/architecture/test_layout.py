@@ -69,6 +69,19 @@ def test_an_import_against_the_grain_is_refused(tmp_path: Path, module: str, lin
     assert any(contract in row for row in broken), done.stdout
 
 
+def test_the_operator_starts_without_what_only_the_runtime_has() -> None:
+    """Its image has no numpy and no FastAPI, and of the runtime it imports what needs neither."""
+    code = (
+        "import importlib, pkgutil, sys; sys.modules.update(dict.fromkeys(('numpy', 'fastapi', 'cyclopts')));"
+        "import commonplace_operator as o;"
+        "names = [m.name for m in pkgutil.walk_packages(o.__path__, 'commonplace_operator.')];"
+        "[importlib.import_module(name) for name in names if not name.endswith('__main__')]; print(len(names))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 50
+
+
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -129,13 +129,16 @@ def place(tail: Sequence[Waiting], room: Room) -> tuple[list[int], Room]:
     return docnos, Room(next_block=next_block, next_single=next_single, sessions=sessions)
 
 
-def without(data: bytes, dead: Ints) -> bytes:
-    """A list of postings without those of the documents `dead`, which ascend and are one at least."""
-    postings = np.frombuffer(data, _POSTING)
+def without(lists: Sequence[bytes], dead: Ints) -> list[bytes]:
+    """Lists of postings without those of the documents `dead`, which ascend and are one at least."""
+    postings = np.frombuffer(b"".join(lists), _POSTING)
     documents = postings >> IMPACT_BITS
-    # Not np.isin, which goes through all of `dead` for every list.
-    is_dead = dead[np.minimum(np.searchsorted(dead, documents), len(dead) - 1)] == documents
-    return data if not is_dead.any() else postings[~is_dead].tobytes()
+    # Not np.isin, which goes through all of `dead` each time.
+    lives = dead[np.minimum(np.searchsorted(dead, documents), len(dead) - 1)] != documents
+    bounds = np.cumsum([0, *(len(data) // _POSTING.itemsize for data in lists)])
+    left = postings[lives].tobytes()
+    kept = np.r_[0, np.cumsum(lives)][bounds] * _POSTING.itemsize
+    return [left[start:end] for start, end in pairwise(kept)]
 
 
 def unpack_postings(data: Iterable[bytes]) -> tuple[Ints, Ints]:

@@ -190,7 +190,10 @@ _TOOLS: Final = (
         "until you say dryRun false: do so only after the user has agreed to that list.",
         properties={
             "memoryId": {"type": "string", "description": "One memory."},
-            "query": {"type": "string", "description": "The best hits of a search for this."},
+            "query": {
+                "type": "string",
+                "description": "What a search for this finds and has one of its words.",
+            },
             "file": {"type": "string", "description": "What tells of this file: its path, or the path's end."},
             "session": {"type": "string", "description": "All of one session, by its id here or the client's."},
             "projectId": project_property("Where to look."),

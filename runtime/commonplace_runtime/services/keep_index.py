@@ -8,7 +8,7 @@ keepers may work at once: a project is held for one transaction at a time.
 import asyncio
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
@@ -21,7 +21,7 @@ from commonplace_runtime.domain.postings import IndexFull, merge, to_compact, wi
 from commonplace_runtime.observability import SEARCH_INDEX_FULL, SEARCH_INDEX_WORK, SEARCH_MERGES
 from commonplace_runtime.store import search_index
 from commonplace_runtime.store.pool import Pool
-from commonplace_runtime.store.search_index import Held, List, Pair, Project, State
+from commonplace_runtime.store.search_index import Held, Pair, Project, State
 
 log = structlog.get_logger(__name__)
 
@@ -224,12 +224,9 @@ class _Clearing:
         if not self.documents:
             return False
         lists, self.lists = self.lists[: self.rows], self.lists[self.rows :]
-        dead_numbers = np.array(self.documents, np.int64)
-        changed = []
-        for one in await held.lists(self.index_no, lists):
-            data = without(one.data, dead_numbers)
-            if len(data) < len(one.data):
-                changed.append(List(place=one.place, data=data))
+        found = await held.lists(self.index_no, lists)
+        left = without([one.data for one in found], np.array(self.documents, np.int64))
+        changed = [replace(one, data=data) for one, data in zip(found, left, strict=True) if len(data) < len(one.data)]
         await held.rewrite(self.index_no, changed)
         if self.lists:
             return True

@@ -195,12 +195,8 @@ class Held:
 
     async def rewrite(self, index_no: int, lists: Sequence[List]) -> None:
         """These lists are other ones now; an empty one is none."""
-        kept, empty = [one for one in lists if one.data], [one for one in lists if not one.data]
-        if kept:
-            places, data = [one.place for one in kept], [one.data for one in kept]
-            await self._connection.execute(_SQL["rewrite"], self._team, index_no, places, data)
-        if empty:
-            await self._connection.execute(_SQL["empty"], self._team, index_no, [one.place for one in empty])
+        places, data = [one.place for one in lists], [one.data for one in lists]
+        await self._connection.execute(_SQL["rewrite"], self._team, index_no, places, data)
 
     async def purged(self, index_no: int, documents: Sequence[int]) -> None:
         """No posting of these is left."""

@@ -107,13 +107,13 @@ CROSS JOIN LATERAL (
     ORDER BY p.segment DESC LIMIT 1) AS l;
 
 -- rewrite --
--- $1 team, $2 index, $3 places, as read under the same lock, $4 postings.
-UPDATE commonplace.search_postings p SET data = n.data FROM unnest($3::tid[], $4::bytea[]) AS n (place, data)
-WHERE p.ctid = n.place AND p.team_id = $1::uuid AND p.index_no = $2::integer;
-
--- empty --
--- $1 team, $2 index, $3 places, as read under the same lock.
-DELETE FROM commonplace.search_postings WHERE ctid = ANY ($3::tid[]) AND team_id = $1::uuid AND index_no = $2::integer;
+-- $1 team, $2 index, $3 places, as read under the same lock, $4 postings; none: the row goes.
+WITH list AS MATERIALIZED (SELECT place, data FROM unnest($3::tid[], $4::bytea[]) AS l (place, data)),
+emptied AS (
+    DELETE FROM commonplace.search_postings WHERE ctid = ANY (ARRAY(SELECT place FROM list WHERE data = ''))
+        AND team_id = $1::uuid AND index_no = $2::integer)
+UPDATE commonplace.search_postings p SET data = list.data FROM list
+WHERE p.ctid = list.place AND list.data <> '' AND p.team_id = $1 AND p.index_no = $2;
 
 -- purged --
 -- $1 team, $2 index, $3 documents. Which segment had them nobody knows; only the sum is ever asked for.

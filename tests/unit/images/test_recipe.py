@@ -47,6 +47,11 @@ def append(file: Path, text: str) -> None:
     file.write_text(file.read_text() + text)
 
 
+def test_only_the_runtime_ranks_and_so_only_its_image_has_numpy() -> None:
+    wanted = {recipe.name: requirements(REPOSITORY / "pyproject.toml", recipe.extras) for recipe in (OPERATOR, RUNTIME)}
+    assert ("numpy" in wanted["operator"], "numpy" in wanted["runtime"]) == (False, True)
+
+
 def test_a_change_of_code_makes_another_image_of_the_same_dependencies(copy: Path) -> None:
     image, dependencies = image_checksum(RUNTIME, copy), dependencies_checksum(RUNTIME, copy)
     append(copy / "runtime/commonplace_runtime/store/roles.sql", "-- changed\n")

@@ -31,7 +31,7 @@ class ForgetBody(TypedDict, total=False):
     """Exactly one of the first five, or `projectId` alone for all that the project captured."""
 
     memoryId: Annotated[str, Field(description="One memory.")]
-    query: Annotated[str, Field(min_length=1, description="The best hits of a search for this.")]
+    query: Annotated[str, Field(min_length=1, description="What a search for this finds and has one of its words.")]
     serverSessionId: Annotated[str, Field(description="All of one session, by our id.")]
     contentSessionId: Annotated[str, Field(description="All of one session, by the client's own id.")]
     file: Annotated[

@@ -64,7 +64,8 @@ CREATE TABLE commonplace.search_postings (
     data     bytea NOT NULL,
     PRIMARY KEY (index_no, term, segment)
 );
-COMMENT ON TABLE commonplace.search_postings IS 'Goes with its index by drop_postings: a reference would be looked up for each of a merge''s thousands of rows.';
+COMMENT ON TABLE commonplace.search_postings IS
+    'Goes with its index by drop_postings: a reference would be looked up for each of a merge''s thousands of rows.';
 ALTER TABLE commonplace.search_postings ALTER data SET STORAGE EXTERNAL,
     SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 
@@ -131,23 +132,27 @@ CREATE FUNCTION commonplace.search_term(p_lexeme text) RETURNS integer LANGUAGE 
 RETURN hashtext(p_lexeme COLLATE "C");
 
 -- What a tail holds of a memory: for each word its term (int4) and its impact (int2), big-endian, 6 bytes.
+-- In plpgsql and behind OFFSET 0, else each count is made several times: 0.06 ms for 45 words instead of 0.095.
 -- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
 -- tf counts a word of the title twice, a keyword or tag one and a half times; D holds every word of title and content once more, so
 -- only what stands in D alone, the part of an identifier, counts there.
 CREATE FUNCTION commonplace.search_terms(p_lexemes tsvector) RETURNS bytea
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (
     WITH word AS (
         SELECT commonplace.search_term(lexeme) AS term,
             coalesce(cardinality(array_positions(weights, 'A')), 0) AS a, coalesce(cardinality(array_positions(weights, 'B')), 0) AS b,
             coalesce(cardinality(array_positions(weights, 'C')), 0) AS c, coalesce(cardinality(array_positions(weights, 'D')), 1) AS d
-        FROM unnest(p_lexemes)
+        FROM unnest(p_lexemes) OFFSET 0
     ), counted AS (
         SELECT term, 2 * a + 1.5::float8 * b + c + 0.7::float8 * greatest(0, d - a - c) AS tf, sum(greatest(a + c, d)) OVER () AS words
         FROM word
     )
     SELECT coalesce(string_agg(int4send(term)
         || int2send(greatest(1, round(63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30.0::float8))))::smallint), ''), '')
-    FROM counted
+    FROM counted);
+END
 $$;
 
 -- Whose index holds a memory.
@@ -194,6 +199,7 @@ BEGIN
                     AND w.owner_actor = commonplace.search_owner(g.visibility, g.owner_actor) AND w.number = g.number OFFSET 0) AS t
             WHERE stale IS NULL OR g.id = ANY (stale)));
         -- Where the project goes whole, it or its index may be gone by now: what would refer to them is left out.
+        -- So is what went with an index that was taken away while this waited: it is not among `removed`.
         WITH dead AS MATERIALIZED (
             SELECT d.ctid AS place, d.index_no, d.docno, d.segment, g.team_id, g.project_id,
                 commonplace.search_lexemes(g.lexemes, g.owner_actor, g.metadata) AS lexemes
@@ -201,7 +207,7 @@ BEGIN
                 WHERE x.memory_id = g.id AND x.team_id = g.team_id OFFSET 0) AS d
             WHERE stale IS NULL OR g.id = ANY (stale)
         ), removed AS (
-            DELETE FROM commonplace.search_documents WHERE ctid = ANY (ARRAY(SELECT place FROM dead))
+            DELETE FROM commonplace.search_documents WHERE ctid = ANY (ARRAY(SELECT place FROM dead)) RETURNING index_no, docno
         ), hinted AS (
             INSERT INTO commonplace.search_work (team_id, project_id)
             SELECT p.team_id, p.id FROM (SELECT DISTINCT team_id, project_id FROM dead) AS d
@@ -209,7 +215,7 @@ BEGIN
         )
         INSERT INTO commonplace.search_purges (index_no, docno, segment, team_id, terms)
         SELECT index_no, docno, segment, team_id, ARRAY(SELECT commonplace.search_term(lexeme) FROM unnest(lexemes))
-        FROM dead CROSS JOIN LATERAL (SELECT FROM commonplace.search_indexes i
+        FROM dead JOIN removed USING (index_no, docno) CROSS JOIN LATERAL (SELECT FROM commonplace.search_indexes i
             WHERE i.team_id = dead.team_id AND i.number = dead.index_no OFFSET 0) AS held;
     END IF;
     IF TG_OP <> 'DELETE' THEN

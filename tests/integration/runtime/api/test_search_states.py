@@ -132,6 +132,21 @@ async def test_a_superseded_memory_leads_to_its_successor(
         await settle()
 
 
+async def test_a_successor_that_is_hidden_hides_what_it_replaced(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
+    team, key = await make_world(admin_pool)
+    web = await make_project(admin_pool, team.id, "web")
+    hidden = await make_memory(admin_pool, team, "private", visibility="private", owner_actor="human:other")
+    elsewhere = await make_memory(admin_pool, team, "elsewhere", project_id=web)
+    for successor in (hidden, elsewhere):
+        await make_memory(admin_pool, team, "The uploader is slow", superseded_by=successor)
+    await make_memory(admin_pool, team, "The uploader retries")
+    await settle()
+    assert await found(http, key, "uploader") == ["The uploader retries"]
+    assert await forget(http, key, query="slow") == []
+
+
 async def test_private_memories_are_their_owners_and_move_with_their_visibility(
     http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
 ) -> None:
@@ -162,6 +177,24 @@ async def test_what_was_imported_is_found(http: httpx2.AsyncClient, admin_pool: 
         assert answer.status_code == 200, answer.text
         assert await found(http, key, "uploader") == ["uploader: imported"]
         await settle()
+
+
+async def test_where_more_waits_than_a_search_reads_it_finds_the_same(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    """The rows are read then. It lasts until the keeper has merged some."""
+    team, key = await make_world(admin_pool)
+    await write(http, key, content="The flamingo exporter")
+    await admin_pool.execute(
+        "INSERT INTO commonplace.memories (id, team_id, project_id, owner_actor, visibility, content)"
+        " SELECT gen_random_uuid(), $1, $2, 'a', 'team', 'uploader run ' || n FROM generate_series(1, 2000) AS n",
+        UUID(team.id),
+        UUID(team.project_id),
+    )
+    await write(http, key, content="The pelican importer")
+    assert await found(http, key, "flamingo") == ["The flamingo exporter"]
+    assert await found(http, key, "pelican") == ["The pelican importer"]
+    assert await found(http, key, "uploader 1234", limit=1) == ["uploader run 1234"]
 
 
 # --- whose ------------------------------------------------------------------------------------------------------------
@@ -392,6 +425,18 @@ async def test_forgetting_by_a_query_takes_nothing_that_has_none_of_its_words(
         row["content"] for row in await admin_pool.fetch("SELECT content FROM commonplace.memories ORDER BY number")
     ]
     assert left == [TURNS[0], TURNS[2], TURNS[3]]
+
+
+async def test_forgetting_by_a_query_takes_nothing_for_its_author_alone(
+    http: httpx2.AsyncClient, admin_pool: Pool, settle: Settle
+) -> None:
+    team, key = await make_world(admin_pool)
+    ada = await make_key(admin_pool, team.id, project_id=team.project_id, actor="human:ada")
+    await write(http, ada, content="The dashboard is slow")
+    wanted = await write(http, ada, content="The flamingo exporter")
+    await settle()
+    assert await forget(http, key, query="what ada said of the flamingo", limit=100) == [wanted["id"]]
+    assert await forget(http, key, query="ada", limit=100) == []
 
 
 async def test_forgetting_by_a_query_takes_what_a_search_shows_first(

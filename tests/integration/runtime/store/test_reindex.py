@@ -141,6 +141,26 @@ async def test_it_gives_way_to_a_writer_who_holds_what_is_to_go(
     assert await step(runtime_pool, team) == left == await rows_of(admin_pool, "search_tail")
 
 
+@pytest.mark.parametrize(
+    "changes", ["UPDATE commonplace.memories SET content = 'x'", "DELETE FROM commonplace.memories"]
+)
+async def test_a_writer_who_waited_for_it_leaves_nothing_to_be_purged(admin_pool: Pool, changes: str) -> None:
+    team = await make_team(admin_pool)
+    await make_index(admin_pool, team, [await make_memory(admin_pool, team, "uploader")])
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = $1"
+    async with (
+        asyncio.timeout(30),
+        asyncio.TaskGroup() as group,
+        admin_pool.acquire() as dropping,
+        dropping.transaction(),
+    ):
+        await dropping.execute("SELECT commonplace.drop_indexes($1, $2)", UUID(team.id), UUID(team.project_id))
+        group.create_task(admin_pool.execute(changes))
+        while not await admin_pool.fetchval(waits, changes):  # noqa: ASYNC110 - only Postgres knows
+            await asyncio.sleep(0.01)
+    assert await rows_of(admin_pool, "search_purges") == 0
+
+
 async def test_a_search_whose_index_goes_meanwhile_finds_its_memories_all_the_same(
     runtime_pool: Pool, admin_pool: Pool
 ) -> None:

@@ -1,12 +1,15 @@
 """The closed list of what crosses teams, and that nothing else does."""
 
+from uuid import UUID
+
 import asyncpg
 import pytest
 
 from commonplace_runtime import contract
 from commonplace_runtime.store.pool import Pool
 from tests.conftest import Database
-from tests.factories import make_event, make_key, make_memory, make_session, make_team, set_limits
+from tests.factories import Team, make_event, make_key, make_memory, make_session, make_team, set_limits
+from tests.integration.runtime.indexes import merge_all
 
 RUNTIME_DEFINERS = {
     "authenticate_v1",
@@ -241,3 +244,45 @@ async def test_a_function_called_for_one_team_never_sees_another(admin_pool: Poo
     assert await runtime_pool.fetchval("SELECT commonplace.get_jobs_v1($1, NULL, $2)", other.id, [job["id"]]) == {}
     recall = "SELECT commonplace.recall_v1($1, $2, $3, 'a', 'r', 'recent', NULL, NULL, 10, NULL, NULL)"
     assert await runtime_pool.fetchval(recall, other.id, key.id, job["project_id"]) == []
+
+
+SEARCHES = {
+    "parts": "SELECT count(*) FROM commonplace.search_parts_v1($1, $2, 'a', NULL, 'uploader') WHERE"
+    " part IN ('size', 'list', 'tail') AND (number > 0 OR data <> '') AND $3::int[] || $4::int[] || $5::int[] <> '{}'",
+    "parts of names": "SELECT count(*) FROM commonplace.worker_parts_v1($1, $2, 'a', NULL, 'uploader') WHERE"
+    " part IN ('size', 'list', 'tail') AND (number > 0 OR data <> '') AND $3::int[] || $4::int[] || $5::int[] <> '{}'",
+    "recall": "SELECT count(*) FROM commonplace.recall_v2($1, NULL, $2, 'a', 'r', 'search', NULL, 'uploader', 10, NULL,"
+    " NULL, $3, $4, $5, '{}', '{}', '{}')",
+    "worker search": "SELECT jsonb_array_length(commonplace.worker_search_v2($1, NULL, $2, 'a', 'r', NULL, 'uploader',"
+    " NULL, NULL, '{}', NULL, NULL, 'relevance', 10, 0, $3, $4, $5, '{}', '{}', '{}') -> 'memories')",
+    "timeline": "SELECT jsonb_array_length(commonplace.timeline_v2($1, NULL, $2, 'a', 'r', NULL, 'uploader', NULL, 5,"
+    " 5, $3, $4, $5, '{}', '{}', '{}') -> 'memories')",
+    "forget": "SELECT jsonb_array_length(commonplace.begin_erasure_v1($1, NULL, $2, 'a', 'r', jsonb_build_object("
+    "'what', 'query', 'value', 'uploader', 'limit', 10, 'isDry', true, 'ranking', jsonb_build_object('indexes',"
+    " $3::int[], 'docnos', $4::int[], 'scores', $5::int[], 'names', '{}'::int[], 'years', '{}'::int[],"
+    " 'months', '{}'::int[]))) -> 'memories')",
+}
+"""$1 team, $2 the key's project, $3 to $5 a ranking; each answers how much it found."""
+
+
+@pytest.mark.parametrize("is_merged", [False, True], ids=["waiting", "merged"])
+async def test_a_search_for_one_team_never_finds_what_another_has(
+    admin_pool: Pool, runtime_pool: Pool, is_merged: bool
+) -> None:
+    """Even with the other's project and a ranking of its index; by the policies, and by the predicates alone."""
+    team, other = await make_team(admin_pool), await make_team(admin_pool)
+    await make_memory(admin_pool, team, "uploader")
+    await make_memory(admin_pool, team, "uploader, mine", visibility="private", owner_actor="a")
+    documents = "SELECT 0, number FROM commonplace.memories"
+    if is_merged:
+        await merge_all(admin_pool, runtime_pool)
+        documents = "SELECT index_no, docno FROM commonplace.search_documents"
+    ranking = [tuple(row) for row in await admin_pool.fetch(documents)]
+    told = (UUID(team.project_id), [index for index, _ in ranking], [docno for _, docno in ranking], [1, 1])
+
+    async def found(pool: Pool, caller: Team) -> dict[str, int]:
+        return {name: await pool.fetchval(search, UUID(caller.id), *told) for name, search in SEARCHES.items()}
+
+    assert all((await found(runtime_pool, team)).values())
+    assert await found(runtime_pool, other) == dict.fromkeys(SEARCHES, 0)
+    assert await found(admin_pool, other) == dict.fromkeys(SEARCHES, 0)

@@ -7,11 +7,14 @@ from typing import Any
 import asyncpg
 import pytest
 
+from commonplace_runtime.domain.models import KeyId, Principal, ProjectId, Recall, TeamId
 from commonplace_runtime.embedded import EmbeddedPostgres
 from commonplace_runtime.ids import uuid7
-from commonplace_runtime.store import migrate
+from commonplace_runtime.services.search import recall_memories
+from commonplace_runtime.store import memories, migrate
 from commonplace_runtime.store.pool import Pool, open_pool
 from commonplace_runtime.store.roles import ensure_groups
+from tests.integration.runtime.indexes import merge_all
 from tests.integration.runtime.worker.support import Tenant, make_tenant, put_event, until
 
 Claim = dict[str, Any]
@@ -203,6 +206,7 @@ async def test_migrations_come_through_between_those_who_work_on_two_tables(
         (11, "audit_log", "job_groups"),
         (12, "audit_log", "api_keys"),
         (13, "memory_sources", "memories"),
+        (16, "memories", "projects"),
     ):
         async with old_pool.acquire() as worker, worker.transaction():
             await worker.execute(f"LOCK TABLE commonplace.{first} IN ROW EXCLUSIVE MODE")
@@ -240,3 +244,131 @@ async def test_a_migration_says_which_tables_it_locks(old_pool: Pool, monkeypatc
         strong = {table for table, mode in said if mode == "AccessExclusiveLock"}
         assert {table for table, _ in taken} == {table for table, _ in said}, migration.name
         assert {table for table, mode in taken if mode == "AccessExclusiveLock"} == strong, migration.name
+
+
+def _principal(tenant: Tenant) -> Principal:
+    return Principal(
+        key_id=KeyId(str(tenant.key_id)),
+        team_id=TeamId(str(tenant.team_id)),
+        team_slug="t",
+        project_id=ProjectId(str(tenant.project_id)),
+        project=None,
+        actor="human:ada",
+        scopes=frozenset(),
+    )
+
+
+async def found(pool: Pool, tenant: Tenant, query: str) -> list[str]:
+    """What a search of this version finds."""
+    wanted = Recall(mode="search", project=None, query=query, limit=100)
+    return sorted(row["content"] for row in await recall_memories(pool, _principal(tenant), wanted, request_id="r"))
+
+
+async def call_as_before(pool: Pool, tenant: Tenant, call: str, *more: Any) -> Any:
+    """A function of schema 15, in the words of that version."""
+    reach = (tenant.team_id, tenant.key_id, tenant.project_id, "human:ada", "r")
+    return await pool.fetchval(f"SELECT commonplace.{call}", *reach, *more)
+
+
+async def write_as_before(pool: Pool, tenant: Tenant, content: str, **fields: Any) -> str:
+    given = {"id": str(uuid7()), "kind": "x", "content": content, "metadata": {}, "tags": [], "keywords": []} | fields
+    made = await call_as_before(pool, tenant, "create_memory_v1($1, $2, $3, $4, $5, NULL, $6)", given)
+    assert made["outcome"] == "created", made
+    memory: str = made["memory"]["id"]
+    return memory
+
+
+async def found_as_before(pool: Pool, tenant: Tenant, query: str) -> list[str]:
+    call = "recall_v1($1, $2, $3, $4, $5, 'search', NULL, $6, 100, NULL, NULL)"
+    return sorted(row["content"] for row in await call_as_before(pool, tenant, call, query))
+
+
+async def is_indexed(pool: Pool, tenant: Tenant) -> bool:
+    wanted = Recall(mode="search", project=None, query="x", limit=1)
+    return all(part.part != "rows" for part in await memories.search_parts(pool, _principal(tenant), wanted))
+
+
+async def test_what_was_remembered_before_is_found_before_and_after_it_is_indexed(
+    old_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bring_to(old_pool, 15, monkeypatch)
+    tenant, other = await make_tenant(old_pool), await make_tenant(old_pool)
+    first = await write_as_before(old_pool, tenant, "The uploader retries after 40 seconds")
+    await write_as_before(old_pool, tenant, "uploader: it is 60 now", supersedes=first)
+    await write_as_before(old_pool, tenant, "uploader: mine alone", visibility="private")
+    await write_as_before(old_pool, tenant, "数据库连接超时")
+    await write_as_before(old_pool, other, "uploader: of another team")
+    await old_pool.execute(
+        "INSERT INTO commonplace.memories (id, team_id, project_id, owner_actor, visibility, content)"
+        " VALUES (gen_random_uuid(), $1, $2, 'human:bob', 'private', 'uploader: of another actor')",
+        tenant.team_id,
+        tenant.project_id,
+    )
+
+    await bring_to(old_pool, len(_MIGRATIONS()), monkeypatch)
+
+    expected = ["uploader: it is 60 now", "uploader: mine alone"]
+    assert not await is_indexed(old_pool, tenant)
+    assert await found(old_pool, tenant, "uploader") == expected
+    assert await found(old_pool, tenant, "数据库") == []
+
+    await merge_all(old_pool, old_pool)
+
+    assert await is_indexed(old_pool, tenant)
+    assert await found(old_pool, tenant, "uploader") == expected
+    assert await found(old_pool, tenant, "数据库") == ["数据库连接超时"]
+    assert await found(old_pool, other, "uploader") == ["uploader: of another team"]
+
+
+@pytest.mark.parametrize("is_built", [False, True], ids=["not built yet", "built"])
+async def test_processes_of_before_go_on_with_the_functions_they_know(
+    old_pool: Pool, monkeypatch: pytest.MonkeyPatch, is_built: bool
+) -> None:
+    await bring_to(old_pool, 15, monkeypatch)
+    tenant = await make_tenant(old_pool)
+    ids = [await write_as_before(old_pool, tenant, f"uploader {number}") for number in range(4)]
+    await bring_to(old_pool, len(_MIGRATIONS()), monkeypatch)
+    if is_built:
+        await merge_all(old_pool, old_pool)
+
+    await write_as_before(old_pool, tenant, "uploader 4")
+    await call_as_before(
+        old_pool,
+        tenant,
+        "update_memory_v1($1, $2, $3, $4, $5, NULL, $6, $7)",
+        ids[0],
+        {"content": "flamingo 0"},
+    )
+    await call_as_before(old_pool, tenant, "supersede_memory_v1($1, $2, $3, $4, $5, NULL, $6, $7)", ids[1], ids[2])
+    begun = await call_as_before(
+        old_pool,
+        tenant,
+        "begin_erasure_v1($1, $2, $3, $4, $5, $6)",
+        {
+            "id": str(uuid7()),
+            "what": "query",
+            "value": "3",
+            "limit": 20,
+            "project": None,
+            "isDry": False,
+            "action": "memory.forgotten",
+            "via": "api",
+            "leaseSeconds": 30,
+        },
+    )
+    step = "SELECT commonplace.erase_step_v1($1, $2::text::uuid, $3, 100, 30)"
+    await old_pool.fetchval(step, tenant.team_id, begun["erasureId"], begun["leaseToken"])
+
+    for search in (found, found_as_before):
+        assert await search(old_pool, tenant, "uploader") == ["uploader 2", "uploader 4"]
+        assert await search(old_pool, tenant, "flamingo") == ["flamingo 0"]
+    listed = await call_as_before(
+        old_pool,
+        tenant,
+        "worker_search_v1($1, $2, $3, $4, $5, NULL, 'uploader', NULL, NULL, '{}', NULL, NULL, 'date_asc', 10, 0)",
+    )
+    assert [row["opening"] for row in listed["memories"]] == ["uploader 2", "uploader 4"]
+    around = await call_as_before(
+        old_pool, tenant, "timeline_v1($1, $2, $3, $4, $5, NULL, NULL, 'flamingo', NULL, 5, 1)"
+    )
+    assert [row["opening"] for row in around["memories"]] == ["flamingo 0", "uploader 2"]
