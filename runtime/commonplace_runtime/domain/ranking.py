@@ -19,6 +19,7 @@ from commonplace_runtime.domain.postings import (
     unpack_numbers,
     unpack_postings,
     unpack_terms,
+    without,
 )
 
 Floats: TypeAlias = npt.NDArray[np.floating]
@@ -51,7 +52,7 @@ _DENSE: Final = 2**22
 class Part(NamedTuple):
     """A row of `search_parts`, which says what each holds."""
 
-    part: Literal["words", "size", "list", "tail", "terms", "rows"]
+    part: Literal["words", "size", "dead", "list", "tail", "terms", "rows"]
     index_no: int = 0
     number: int = 0
     data: bytes = b""
@@ -104,6 +105,8 @@ def rank(parts: Sequence[Part], *, most: int, asks: bool = True) -> Ranking | No
     blobs = {part.part: part.data for part in parts}
     if "rows" in blobs:
         return None
+    if "dead" in blobs:
+        parts = _living(parts)
     lists: dict[int, list[Part]] = {}
     for part in parts:
         if part.part == "list":
@@ -123,6 +126,21 @@ def rank(parts: Sequence[Part], *, most: int, asks: bool = True) -> Ranking | No
         docno, score = _best(_waiting(tail, words), rarity, most, asks)
         found.append((TAIL, *_numbers(tail, docno, score)))
     return _together(found, most)
+
+
+def _living(parts: Sequence[Part]) -> list[Part]:
+    """The parts as they will be when what is gone was purged: what stood beside it must not tell of it."""
+    dead = {part.index_no: unpack_numbers(part.data) for part in parts if part.part == "dead"}
+    left = []
+    for part in parts:
+        gone = dead.get(part.index_no)
+        if gone is None:
+            left.append(part)
+        elif part.part == "size":
+            left.append(part._replace(number=part.number - len(gone)))
+        elif part.part == "list" and (data := without([part.data], gone)[0]):
+            left.append(part._replace(data=data))
+    return left
 
 
 def _tail(words: bytes, heads: bytes, terms: bytes) -> _Tail:

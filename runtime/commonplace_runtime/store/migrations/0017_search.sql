@@ -10,6 +10,7 @@ RETURN regexp_replace(
 -- What a search reads before it ranks, as rows (part, index_no, number, data), 0 and empty where they say nothing:
 --   words:  data = the terms of the question, int4 each
 --   size:   number = documents of index_no, those included that are gone and not purged yet
+--   dead:   data = the documents of index_no that are gone and not purged yet, int4 each, ascending
 --   list:   number = a term, data = its postings in one segment of index_no
 --   tail:   data = for each waiting memory its number, how many terms it has and a number of its session (0: none), int4 each
 --   terms:  data = the terms of those memories, one after the other, as search_terms packs them
@@ -39,6 +40,10 @@ BEGIN
     SELECT 'size', s.index_no, sum(s.documents)::integer, ''
         FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_segments s
             WHERE s.index_no = i AND s.team_id = p_team_id OFFSET 0) AS s GROUP BY s.index_no
+    UNION ALL
+    SELECT 'dead', g.index_no, 0, string_agg(int4send(g.docno), '' ORDER BY g.docno)
+        FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_purges g
+            WHERE g.index_no = i AND g.team_id = p_team_id OFFSET 0) AS g GROUP BY g.index_no
     UNION ALL
     SELECT 'list', p.index_no, p.term, p.data
         FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_postings p
