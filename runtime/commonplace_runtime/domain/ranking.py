@@ -45,6 +45,8 @@ _BLOCKS: Final = 100
 """Blocks that are looked at turn by turn."""
 _QUESTION: Final = 3
 """Words that must be found before what stands beside them answers too."""
+_ALIKE: Final = 2**12 - 1
+"""Bits by which most words differ."""
 _DENSE: Final = 2**22
 """Up to so many numbers a table of all is cheaper than sorting those that occur."""
 
@@ -159,10 +161,12 @@ def _tail(words: bytes, heads: bytes, terms: bytes) -> _Tail:
         blocks = np.zeros(int(spans.sum()) * BLOCK, np.int64)
         blocks[docnos[order]] = numbers[order]
     term, impact = unpack_terms(terms)
-    is_asked = np.zeros(len(term), np.bool_)
-    for word in unpack_numbers(words).tolist():
-        is_asked |= term == word
-    asked = np.flatnonzero(is_asked)
+    asked_for = unpack_numbers(words)
+    # By a few bits first: comparing every word of the tail with every word of the question takes ten times as long.
+    alike = np.zeros(_ALIKE + 1, np.bool_)
+    alike[asked_for & _ALIKE] = True
+    asked = np.flatnonzero(alike[term & _ALIKE])
+    asked = asked[(term[asked][:, None] == asked_for).any(axis=1)]
     docno = np.repeat(docnos, counts)[asked]
     return _Tail(term=term[asked], docno=docno, impact=impact[asked], blocks=blocks, singles=numbers)
 
