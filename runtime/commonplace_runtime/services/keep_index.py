@@ -33,7 +33,7 @@ PROJECTS: Final = 100
 VISITS: Final = 4
 """How often one project's state is looked at before the others have their turn."""
 MERGE_FROM: Final = 256
-"""Memories that must wait before they become a segment; fewer are read as they are."""
+"""Memories that must wait before they become a segment; fewer are read as they are. A long one counts for several."""
 MERGE_MOST: Final = 512
 _MERGED: Final = 4096
 """Memories of one owner that are merged before the others have their turn."""

@@ -39,7 +39,7 @@ class Index:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What there is in a project. hints: those that this answers. tails: how many wait, by owner."""
+    """What there is in a project. hints: those that this answers. tails: the weight of what waits, by owner."""
 
     hints: Sequence[int]
     rebuilds: bool

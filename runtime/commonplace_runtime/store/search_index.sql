@@ -37,9 +37,15 @@ SELECT $1, $2, min(rebuild_from), min(queued_at) FROM gone GROUP BY rebuild_from
 SELECT commonplace.rebuild_index_v1($1::uuid, $2::uuid, $3::integer);
 
 -- tail --
--- $1 team, $2 project, $3 owner, $4 how many.
+-- $1 team, $2 project, $3 owner, $4 how many, by their weight.
 SELECT number, memory_id, session_id, terms FROM commonplace.search_tail
-WHERE team_id = $1::uuid AND project_id = $2::uuid AND owner_actor = $3::text ORDER BY number LIMIT $4::integer FOR UPDATE SKIP LOCKED;
+WHERE team_id = $1::uuid AND project_id = $2::uuid AND owner_actor = $3::text AND number <= (
+    SELECT max(number) FROM (
+        SELECT number, sum(weight) OVER (ORDER BY number) - weight AS before FROM (
+            SELECT number, commonplace.search_weight(terms) AS weight FROM commonplace.search_tail
+            WHERE team_id = $1 AND project_id = $2 AND owner_actor = $3 ORDER BY number LIMIT $4::integer) AS oldest) AS weighed
+    WHERE before < $4)
+ORDER BY number FOR UPDATE SKIP LOCKED;
 
 -- index --
 -- $1 team, $2 project, $3 owner.
