@@ -155,6 +155,11 @@ BEGIN
 END
 $$;
 
+-- What a waiting memory counts for: each 600 of its words as one more, so that what a search reads of a tail and what a merge writes
+-- have a bound in bytes.
+CREATE FUNCTION commonplace.search_weight(p_terms bytea) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN 1 + octet_length(p_terms) / 3600;
+
 -- Whose index holds a memory.
 CREATE FUNCTION commonplace.search_owner(p_visibility text, p_owner_actor text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
@@ -251,8 +256,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         GROUP BY team_id, project_id ORDER BY first LIMIT p_limit) AS due
 $$;
 
--- What the keeper finds in a project: {"hints": their numbers, "rebuilds": whether it is built anew, "tails": {owner: how many
--- wait, of the first 20000}, "indexes": [{"number", "hasLiving", "hasDead", "segments": [[segment, level]] in ascending order}]}.
+-- What the keeper finds in a project: {"hints": their numbers, "rebuilds": whether it is built anew, "tails": {owner: what those count
+-- for that wait (search_weight), of the first 20000}, "indexes": [{"number", "hasLiving", "hasDead", "segments": [[segment, level]] in ascending order}]}.
 CREATE FUNCTION commonplace.search_state_v1(p_team_id uuid, p_project_id uuid) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
@@ -263,7 +268,8 @@ BEGIN
         'rebuilds', EXISTS (SELECT FROM commonplace.search_work
             WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from IS NOT NULL),
         'tails', (SELECT coalesce(jsonb_object_agg(owner_actor, waiting), '{}') FROM (
-            SELECT owner_actor, count(*) AS waiting FROM (SELECT owner_actor FROM commonplace.search_tail
+            SELECT owner_actor, sum(weight) AS waiting FROM (SELECT owner_actor, commonplace.search_weight(terms) AS weight
+                FROM commonplace.search_tail
                 WHERE team_id = p_team_id AND project_id = p_project_id LIMIT 20000) AS waiting GROUP BY owner_actor) AS tail),
         'indexes', (SELECT coalesce(jsonb_agg(jsonb_build_object('number', i.number,
             'hasLiving', EXISTS (SELECT FROM commonplace.search_documents WHERE team_id = p_team_id AND index_no = i.number),
@@ -399,6 +405,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     commonplace.search_term(text),
     commonplace.search_terms(tsvector),
+    commonplace.search_weight(bytea),
     commonplace.search_owner(text, text),
     commonplace.author_name(text, jsonb),
     commonplace.search_lexemes(tsvector, text, jsonb),
