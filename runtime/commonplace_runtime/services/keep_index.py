@@ -18,7 +18,12 @@ import structlog
 from commonplace_runtime.domain.erasure import FIRST_ROWS, MOST_ROWS, next_rows
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.postings import IndexFull, merge, to_compact, without
-from commonplace_runtime.observability import SEARCH_INDEX_FULL, SEARCH_INDEX_WORK, SEARCH_MERGES
+from commonplace_runtime.observability import (
+    SEARCH_INDEX_FAILURES,
+    SEARCH_INDEX_FULL,
+    SEARCH_INDEX_WORK,
+    SEARCH_MERGES,
+)
 from commonplace_runtime.store import search_index
 from commonplace_runtime.store.pool import Pool
 from commonplace_runtime.store.search_index import Held, Pair, Project, State
@@ -83,10 +88,12 @@ async def keep_indexes(pool: Pool) -> bool:
         try:
             outcomes.add(await _keep(pool, project))
         except Unavailable as error:
+            SEARCH_INDEX_FAILURES.inc()
             log.warning("index_left_behind", team=project.team_id, project=project.project_id, reason=error.message)
             await search_index.postpone(pool, project)
         except Exception:
-            log.exception("keeping_index_broke", team=project.team_id, project=project.project_id)
+            SEARCH_INDEX_FAILURES.inc()
+            log.exception("index_turn_broke", team=project.team_id, project=project.project_id)
             await search_index.postpone(pool, project)
     return "goes on" in outcomes or (len(projects) == PROJECTS and "kept" in outcomes)
 

@@ -8,7 +8,7 @@ import pytest
 from commonplace_runtime.domain.erasure import Selection
 from commonplace_runtime.domain.models import ProjectId, Reach, TeamId
 from commonplace_runtime.entrypoints.http.app import create_app
-from commonplace_runtime.observability import SEARCH_INDEX_FULL
+from commonplace_runtime.observability import SEARCH_INDEX_FAILURES, SEARCH_INDEX_FULL
 from commonplace_runtime.services import forget, keep_index
 from commonplace_runtime.services.keep_index import keep_indexes, purge_project_index
 from commonplace_runtime.settings import Settings
@@ -171,7 +171,9 @@ async def test_one_project_that_breaks_keeps_no_other_waiting(admin_pool: Pool, 
         "UPDATE commonplace.search_tail SET terms = terms || '\\x00' WHERE team_id = $1::text::uuid", broken.id
     )
     await hint(admin_pool)
+    told = SEARCH_INDEX_FAILURES._value.get()
     assert not await keep_indexes(runtime_pool), "nothing to do at once: it would spin"
+    assert SEARCH_INDEX_FAILURES._value.get() == told + 1
     merged = await admin_pool.fetch("SELECT DISTINCT team_id::text FROM commonplace.search_documents")
     assert [row["team_id"] for row in merged] == [other.id]
     await write(admin_pool, other, range(300, 600))
