@@ -25,7 +25,7 @@ from commonplace_runtime.entrypoints.http.app import open_api_pool
 from commonplace_runtime.entrypoints.http.bodies import read_json
 from commonplace_runtime.entrypoints.http.envelope import Envelope
 from commonplace_runtime.entrypoints.http.errors import json_response
-from commonplace_runtime.entrypoints.http.serve import server_config
+from commonplace_runtime.entrypoints.http.serve import collect_seldom, server_config
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.observability import configure_logging
 from commonplace_runtime.settings import load_settings
@@ -86,6 +86,7 @@ async def _serve(port: int) -> None:
     async with await open_api_pool(settings) as pool:
         config: Any = server_config(app(pool), settings)
         config.port = port
+        collect_seldom()
         await uvicorn.Server(config).serve()
 
 

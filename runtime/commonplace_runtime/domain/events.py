@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -10,7 +10,7 @@ import orjson
 
 from commonplace_runtime.domain.models import Json, Principal
 from commonplace_runtime.domain.platforms import normalise_platform
-from commonplace_runtime.domain.redaction import Redacted, is_clean, redact, unchanged
+from commonplace_runtime.domain.redaction import is_clean, redact
 from commonplace_runtime.domain.validation import Fields, InvalidFields, Issue, Path, size_issues, type_name, wrong_type
 from commonplace_runtime.domain.wire import NewEventRow
 
@@ -140,16 +140,14 @@ def clean_events(events: Sequence[GivenEvent], principal: Principal, ids: Sequen
     Every text is cleaned, session ids and types included: whatever Postgres cannot hold is gone afterwards.
     """
     secrets: dict[str, int] = {}
-    rows: list[NewEventRow] = []
     # Most events hold nothing that is to be taken out, and one look at all texts is cheaper than one at each.
     all_clean = is_clean([_texts_of(event) for event in events])
-    for event, (event_id, job_id) in zip(events, ids, strict=True):
-        clean = unchanged if all_clean or is_clean(_texts_of(event)) else redact
-        found = (clean(event.payload), clean(event.metadata), clean(event.event_type))
-        for each in found:
-            for pattern, count in each.secrets.items():
-                secrets[pattern] = secrets.get(pattern, 0) + count
-        rows.append(_row(event, principal, event_id, job_id, found, clean))
+    rows = [
+        _row(event, principal, *each)
+        if all_clean or is_clean(_texts_of(event))
+        else _redacted_row(event, principal, *each, secrets)
+        for event, each in zip(events, ids, strict=True)
+    ]
     return CleanEvents(rows=rows, secrets=secrets)
 
 
@@ -158,33 +156,46 @@ def _texts_of(event: GivenEvent) -> list[Json]:
     return [event.payload, event.metadata, event.event_type, *named]
 
 
-def _row(
-    event: GivenEvent,
-    principal: Principal,
-    event_id: str,
-    job_id: str,
-    found: tuple[Redacted, Redacted, Redacted],
-    clean: Callable[[Json], Redacted],
-) -> NewEventRow:
-    payload, metadata, event_type = found
-
-    def name(text: str | None) -> str | None:
-        return None if text is None else cast("str", clean(text).value)
-
+def _row(event: GivenEvent, principal: Principal, event_id: str, job_id: str) -> NewEventRow:
+    """An event in which nothing is to be taken out."""
     return {
         "id": event_id,
         "jobId": job_id,
-        "project": name(event.project),
-        "serverSessionId": name(event.server_session_id),
-        "contentSessionId": name(event.content_session_id),
+        "project": event.project,
+        "serverSessionId": event.server_session_id,
+        "contentSessionId": event.content_session_id,
         "platformGiven": event.platform_given,
-        "platformSource": name(event.platform),
+        "platformSource": event.platform,
         "sourceAdapter": event.source_type,
-        "sourceEventId": name(event.source_event_id or _tool_use_id(payload.value)),
+        "sourceEventId": event.source_event_id or _tool_use_id(event.payload),
+        "eventType": event.event_type,
+        "payload": event.payload,
+        "metadata": event.metadata,
+        "occurredAt": event.occurred_at_ms,
+        "digest": digest_of(event, event.payload, principal),
+        "privateParts": 0,
+        "redactedSecrets": 0,
+    }
+
+
+def _redacted_row(
+    event: GivenEvent, principal: Principal, event_id: str, job_id: str, secrets: dict[str, int]
+) -> NewEventRow:
+    """An event with all its texts redacted; adds to `secrets`."""
+    payload, metadata, event_type = found = redact(event.payload), redact(event.metadata), redact(event.event_type)
+    for each in found:
+        for pattern, count in each.secrets.items():
+            secrets[pattern] = secrets.get(pattern, 0) + count
+    return {
+        **_row(event, principal, event_id, job_id),
+        "project": storable(event.project),
+        "serverSessionId": storable(event.server_session_id),
+        "contentSessionId": storable(event.content_session_id),
+        "platformSource": storable(event.platform),
+        "sourceEventId": storable(event.source_event_id or _tool_use_id(payload.value)),
         "eventType": cast("str", event_type.value),
         "payload": payload.value,
         "metadata": metadata.value,
-        "occurredAt": event.occurred_at_ms,
         "digest": digest_of(event, payload.value, principal),
         "privateParts": sum(each.private_parts for each in found),
         "redactedSecrets": sum(sum(each.secrets.values()) for each in found),

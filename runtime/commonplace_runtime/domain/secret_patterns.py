@@ -7,7 +7,7 @@ characters of their alphabet that follow, so no tail of a secret is left over.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -275,11 +275,18 @@ def is_secret_value(value: Json) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 10 ** (_SHORTEST - 1)
 
 
-_PLAIN_HINTS: Final = (
-    "PRIVATE KEY",
-    *dict.fromkeys(hint for shape in SHAPES if not shape.folded for hint in shape.hints),
+def _shortest(hints: Iterable[str]) -> tuple[str, ...]:
+    """Those of `hints` in which none of the others stands: where a longer one is, so is the shorter."""
+    known = set(hints)
+    return tuple(sorted(hint for hint in known if not any(other in hint for other in known - {hint})))
+
+
+_FOLDED_HINTS: Final = _shortest(hint for shape in SHAPES if shape.folded for hint in shape.hints)
+_PLAIN_HINTS: Final = tuple(
+    hint
+    for hint in _shortest(["PRIVATE KEY", *(hint for shape in SHAPES if not shape.folded for hint in shape.hints)])
+    if not any(folded in hint.lower() for folded in _FOLDED_HINTS)
 )
-_FOLDED_HINTS: Final = tuple(dict.fromkeys(hint for shape in SHAPES if shape.folded for hint in shape.hints))
 
 
 def has_secret_hint(text: str, folded: str) -> bool:

@@ -10,7 +10,7 @@ from commonplace_runtime.domain.events import CleanEvents, GivenEvent, clean_eve
 from commonplace_runtime.domain.models import Principal
 from commonplace_runtime.domain.validation import InvalidFields, ProjectMissing, wrong_type
 from commonplace_runtime.domain.wire import FINISHED, EventRow, IngestedRow, JobRow, Transport
-from commonplace_runtime.ids import uuid7
+from commonplace_runtime.ids import uuid7_texts
 from commonplace_runtime.observability import EVENTS_INGESTED, SECRETS_REDACTED
 from commonplace_runtime.services.doorbell import Doorbell
 from commonplace_runtime.services.jobs import JobNotices
@@ -48,7 +48,8 @@ async def ingest_events(
     Raises NotPermitted for a project or session out of the key's reach, InvalidFields where a project must be
     named, Unavailable.
     """
-    ids = [(str(uuid7()), str(uuid7())) for _ in events]
+    made = uuid7_texts(2 * len(events))
+    ids = list(zip(made[::2], made[1::2], strict=True))
     if body_bytes < CLEAN_ASIDE_BYTES:
         clean = clean_events(events, principal, ids)
     else:

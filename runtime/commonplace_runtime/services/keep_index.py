@@ -206,7 +206,7 @@ class _Clearing:
     """How far an index is rid of its dead documents. lists: those that are still to be looked at."""
 
     index_no: int
-    rows: int = MOST_ROWS
+    rows: int = 128
     documents: Sequence[int] = ()
     lists: Sequence[Pair] = ()
     drops: bool = False

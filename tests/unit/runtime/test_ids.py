@@ -1,8 +1,9 @@
 import time
+from uuid import UUID
 
 import pytest
 
-from commonplace_runtime.ids import uuid7
+from commonplace_runtime.ids import uuid7, uuid7_texts
 
 MOMENT = 1_800_000_000_123_456_789
 
@@ -13,6 +14,13 @@ def milliseconds(value: object) -> int:
 
 def test_ids_ascend_however_many_are_made_at_once() -> None:
     made = [uuid7() for _ in range(20_000)]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+    assert {(one.version, one.variant) for one in made} == {(7, "specified in RFC 4122")}
+
+
+def test_ids_as_text_are_the_same_ids() -> None:
+    made = [UUID(text) for text in (str(uuid7()), *uuid7_texts(20_000), str(uuid7()))]
     assert made == sorted(made)
     assert len(set(made)) == len(made)
     assert {(one.version, one.variant) for one in made} == {(7, "specified in RFC 4122")}

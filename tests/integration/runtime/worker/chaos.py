@@ -35,7 +35,7 @@ class Process:
         self.log = log
 
     def has_logged(self, event: str) -> bool:
-        return f'"event": "{event}"' in self.log.read_text()
+        return f'"event":"{event}"' in self.log.read_text()
 
     @property
     def first_line(self) -> str:

@@ -67,7 +67,7 @@ class Process:
         self._log = log
 
     def has_logged(self, event: str) -> bool:
-        return f'"event": "{event}"' in self._log.read_text()
+        return f'"event":"{event}"' in self._log.read_text()
 
     async def ready(self) -> None:
         async def is_started() -> bool:
