@@ -66,12 +66,15 @@ async def _watched(pool: Pool, asked: Sequence[IndexOfTeam]) -> tuple[Sequence[I
     told, moved, last = asked, monotonic(), -1
     is_terminal = sys.stderr.isatty()
     try:
-        while (is_busy := any(one["status"] != "idle" for one in told)) and monotonic() - moved < _PATIENCE_SECONDS:
+        while True:
             indexed, total = sum(one["indexed"] for one in told), sum(one["memories"] for one in told)
             if indexed != last:
                 last, moved = indexed, monotonic()
             if is_terminal:
                 print(f"\rindexed {indexed:,} of {total:,}", end="", file=sys.stderr, flush=True)
+            is_done = all(one["status"] == "idle" for one in told)
+            if is_done or monotonic() - moved >= _PATIENCE_SECONDS:
+                break
             await asyncio.sleep(_TICK_SECONDS)
             told = await service.look_again(pool, told)
     except asyncio.CancelledError:
@@ -79,4 +82,4 @@ async def _watched(pool: Pool, asked: Sequence[IndexOfTeam]) -> tuple[Sequence[I
         raise
     if is_terminal:
         print(file=sys.stderr)
-    return told, not is_busy
+    return told, is_done

@@ -134,8 +134,8 @@ RETURN hashtext(p_lexeme COLLATE "C");
 -- What a tail holds of a memory: for each word its term (int4) and its impact (int2), big-endian, 6 bytes.
 -- In plpgsql and behind OFFSET 0, else each count is made several times: 0.06 ms for 45 words instead of 0.095.
 -- impact = 63 * tf / (tf + 0.9 * (0.6 + 0.4 * words / 30)), BM25's tf part with k1 = 0.9 and b = 0.4 beside a constant mean length.
--- tf counts a word of the title twice, a keyword or tag one and a half times; D holds every word of title and content once more, so
--- only what stands in D alone, the part of an identifier, counts there.
+-- tf counts a word of the title twice, a keyword or tag one and a half times; D holds every word of all of them once more, so only
+-- what stands in D alone, the part of an identifier or the word with other letters, counts there.
 CREATE FUNCTION commonplace.search_terms(p_lexemes tsvector) RETURNS bytea
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -146,7 +146,7 @@ BEGIN
             coalesce(cardinality(array_positions(weights, 'C')), 0) AS c, coalesce(cardinality(array_positions(weights, 'D')), 1) AS d
         FROM unnest(p_lexemes) OFFSET 0
     ), counted AS (
-        SELECT term, 2 * a + 1.5::float8 * b + c + 0.7::float8 * greatest(0, d - a - c) AS tf, sum(greatest(a + c, d)) OVER () AS words
+        SELECT term, 2 * a + 1.5::float8 * b + c + 0.7::float8 * greatest(0, d - a - b - c) AS tf, sum(greatest(a + c, d - b)) OVER () AS words
         FROM word
     )
     SELECT coalesce(string_agg(int4send(term)

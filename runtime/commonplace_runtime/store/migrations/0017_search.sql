@@ -1,11 +1,47 @@
 -- Search by the index of 0016: one statement reads the postings of a question's words, the caller ranks them, one more reads the rows.
 
--- Chinese, Japanese and Korean have no spaces between words: each of their characters is a word of its own, beside the parts of
--- identifiers. Memories of before get these words when their project is built anew.
+-- Words as people type them who have other keys: without accents, ё as е, ß as ss, full-width letters as the usual ones. й stays,
+-- for stems end in it. What is all ASCII, as most is, costs nothing.
+CREATE FUNCTION commonplace.plain_letters(words text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN octet_length(words) = length(words) THEN words ELSE replace(translate(normalize(translate(normalize(words, NFKD),
+    U&'\0300\0301\0302\0303\0304\0307\0308\030a\030b\030c\0327\0328', ''), NFC), 'øØłŁđĐıăĂğĞ', 'oOlLdDiaAgG'), 'ß', 'ss') END;
+
+-- The parts of fooBar, HTTPError, foo_bar and path/to/file.ts as words of their own; of <Foo> and &foo; too, which Postgres takes for
+-- markup that says nothing. Chinese, Japanese and Korean have no spaces between words: each of their characters is a word.
+-- Memories of before get these words when their project is built anew.
 CREATE OR REPLACE FUNCTION commonplace.split_identifiers(words text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN regexp_replace(
-    regexp_replace(translate(words, '_./\:-@#', '         '), '([[:lower:][:digit:]])([[:upper:]])', '\1 \2', 'g'),
+RETURN regexp_replace(regexp_replace(translate(commonplace.plain_letters(words), '_./\:-@#<>&', '           '),
+    '(?<=[[:lower:][:digit:]])(?=[[:upper:]])|(?<=[[:upper:]])(?=[[:upper:]][[:lower:]])', ' ', 'g'),
     '([\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af])', ' \1 ', 'g');
+
+-- As 0001 says, the parts of keywords and tags beside those of title and content. The Russian configuration has English stems for
+-- words of ASCII letters, as the English one, and Russian stems for others.
+CREATE OR REPLACE FUNCTION commonplace.memory_lexemes(title text, keywords text[], tags text[], content text) RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN setweight(to_tsvector('pg_catalog.english', left(coalesce(title, ''), 2000)), 'A')
+    || setweight(to_tsvector('pg_catalog.english', left(array_to_string(keywords || tags, ' '), 4000)), 'B')
+    || setweight(to_tsvector('pg_catalog.english', left(content, 60000)), 'C')
+    || setweight(to_tsvector('pg_catalog.russian', commonplace.split_identifiers(left(coalesce(title, '') || ' '
+        || left(array_to_string(keywords || tags, ' '), 4000) || ' ' || content, 60000))), 'D');
+
+-- The words of a question, as memory_lexemes has them.
+CREATE FUNCTION commonplace.question_words(p_query text) RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN tsvector_to_array(to_tsvector('pg_catalog.english', left(p_query, 4000))
+    || to_tsvector('pg_catalog.russian', commonplace.split_identifiers(left(p_query, 4000))));
+
+-- ranked_memories of 0015 for these words.
+DO $$
+DECLARE
+    body text := pg_get_functiondef('commonplace.ranked_memories(uuid, uuid, text, text, integer, text)'::regprocedure);
+    before text := 'tsvector_to_array(to_tsvector(''pg_catalog.english'',
+            left(p_query, 4000) || '' '' || commonplace.split_identifiers(left(p_query, 4000))))';
+BEGIN
+    IF strpos(body, before) = 0 THEN
+        RAISE EXCEPTION 'ranked_memories is not the function of 0015';
+    END IF;
+    EXECUTE replace(body, before, 'commonplace.question_words(p_query)');
+END
+$$;
 
 -- What a search reads before it ranks, as rows (part, index_no, number, data), 0 and empty where they say nothing:
 --   words:  data = the terms of the question that are asked for, int4 each
@@ -23,8 +59,8 @@ RETURNS TABLE (part text, index_no integer, number integer, data bytea)
 LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
-    words integer[] := ARRAY(SELECT DISTINCT commonplace.search_term(word) FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.english',
-        left(p_query, 4000) || ' ' || commonplace.split_identifiers(left(p_query, 4000))))) AS word LIMIT 64);
+    words integer[] := ARRAY(SELECT DISTINCT commonplace.search_term(word)
+        FROM unnest(commonplace.question_words(p_query)) AS word LIMIT 64);
     indexes integer[] := ARRAY(SELECT i.number FROM commonplace.search_indexes i
         WHERE i.team_id = p_team_id AND i.project_id = ANY (p_projects) AND i.owner_actor IN ('', p_actor));
 BEGIN
@@ -218,6 +254,8 @@ END
 $$;
 
 GRANT EXECUTE ON FUNCTION
+    commonplace.plain_letters(text),
+    commonplace.question_words(text),
     commonplace.search_parts(uuid, uuid[], text, text),
     commonplace.search_parts_v1(uuid, uuid, text, text, text),
     commonplace.is_index_gone(uuid, integer[]),

@@ -117,8 +117,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT string_agg('''' || replace(replace(word, '\', '\\'), '''', '''''') || '''', ' | ')::tsquery INTO words
-    FROM unnest(tsvector_to_array(to_tsvector('pg_catalog.english',
-        left(p_query, 4000) || ' ' || commonplace.split_identifiers(left(p_query, 4000))))) AS word;
+    FROM unnest(commonplace.question_words(p_query)) AS word;
     SELECT coalesce(array_agg(c.index_no ORDER BY c.place), '{}') AS indexes, coalesce(array_agg(c.docno ORDER BY c.place), '{}') AS docnos,
         coalesce(array_agg(c.score ORDER BY c.place), '{}') AS scores INTO told
     FROM (

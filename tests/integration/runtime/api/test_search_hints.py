@@ -35,6 +35,17 @@ async def test_what_a_person_wrote_is_found_by_their_name(
     assert await found(http, key, "Lena") == ["The uploader should use batches"]
 
 
+async def test_whoever_is_called_like_a_common_word_is_not_named_by_it(
+    http: httpx2.AsyncClient, admin_pool: Pool
+) -> None:
+    team, key = await make_world(admin_pool)
+    long = "The pilot changes at noon, which the harbour wrote"
+    await make_memory(admin_pool, team, long, owner_actor="human:will")
+    await make_memory(admin_pool, team, "The pilot changes at noon", owner_actor="human:omar")
+    assert (await found(http, key, "will the pilot change at noon"))[0] == "The pilot changes at noon"
+    assert (await found(http, key, "what did Will say of the pilot at noon"))[0] == long
+
+
 async def test_an_agent_is_called_after_its_trade_which_finds_nothing(
     http: httpx2.AsyncClient, admin_pool: Pool
 ) -> None:

@@ -1,6 +1,7 @@
 """`commonplace reindex`, run as a user runs it beside a keeper and without one."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -75,6 +76,27 @@ async def test_it_waits_until_all_is_done(database: Database, admin_pool: Pool, 
         done = await asyncio.to_thread(commonplace, database, "reindex", "--team", "acme", "--wait")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1].split() == ["acme", "default", "idle", "3", "3"]
+
+
+async def test_a_terminal_counts_to_the_end(database: Database, admin_pool: Pool, runtime_pool: Pool) -> None:
+    team = await make_team(admin_pool, "acme")
+    for number in range(3):
+        await make_memory(admin_pool, team, f"memory {number}")
+    ours, theirs = os.openpty()
+    try:
+        async with kept(runtime_pool):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "commonplace_runtime", "reindex", "--team", "acme"),
+                env=environment(database),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=theirs,
+            )
+            async with asyncio.timeout(60):
+                assert await process.wait() == 0
+        assert os.read(ours, 65536).decode().split("\r")[-2:] == ["indexed 3 of 3", "\n"]
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 async def test_ctrl_c_ends_the_waiting_and_leaves_it_queued(database: Database, admin_pool: Pool) -> None:

@@ -12,6 +12,9 @@ from commonplace_runtime.domain.questions import hints_of
         ("May 2025", [2025], [5]),
         ("May 12, 2025", [2025], [5]),
         ("may I squash a branch", [], []),
+        ("what broke on 2025-03-14", [2025], [3]),
+        ("since 2025-11, may it", [2025], [11]),
+        ("2024-2025 and CVE-2025-0612", [2024, 2025], []),
         ("port 20250 or 12024", [], []),
         ("marching orders, augustus", [], []),
         ("DECEMBER freeze", [], [12]),
@@ -28,6 +31,18 @@ def test_a_time_that_is_named_is_seen_and_a_verb_is_none(
 
 def test_words_are_in_lower_case_and_each_stands_once() -> None:
     assert hints_of("Lena asked lena, and Jean-Luc!").words == ["lena", "asked", "and", "jean-luc"]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("Will the pilot change at noon", ["pilot", "change", "noon"]),
+        ("what did Will say", ["what", "did", "will", "say"]),
+        ("is a lock held by J. Doe", ["lock", "held", "j", "doe"]),
+    ],
+)
+def test_a_common_word_is_a_name_only_where_it_is_written_like_one(query: str, words: list[str]) -> None:
+    assert hints_of(query).words == words
 
 
 def test_a_name_like_an_address_stays_whole() -> None:
