@@ -57,6 +57,11 @@ SEARCH_INDEX_WORK: Final = Gauge(
 SEARCH_MERGES: Final = Counter(
     "commonplace_search_merges", "Times that waiting memories became a segment of a search index", registry=REGISTRY
 )
+SEARCH_INDEX_FAILURES: Final = Counter(
+    "commonplace_search_index_failures",
+    "Times that the keeper of a search index could not go on with a project; each is tried again",
+    registry=REGISTRY,
+)
 SEARCH_INDEX_FULL: Final = Counter(
     "commonplace_search_index_full",
     "Times that a search index had no room; its new memories are read row by row",

@@ -10,7 +10,7 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import structlog
@@ -18,12 +18,19 @@ import structlog
 from commonplace_runtime.domain.erasure import FIRST_ROWS, MOST_ROWS, next_rows
 from commonplace_runtime.domain.errors import Unavailable
 from commonplace_runtime.domain.postings import IndexFull, merge, to_compact, without
-from commonplace_runtime.observability import SEARCH_INDEX_FULL, SEARCH_INDEX_WORK, SEARCH_MERGES
+from commonplace_runtime.observability import (
+    SEARCH_INDEX_FAILURES,
+    SEARCH_INDEX_FULL,
+    SEARCH_INDEX_WORK,
+    SEARCH_MERGES,
+)
 from commonplace_runtime.store import search_index
 from commonplace_runtime.store.pool import Pool
 from commonplace_runtime.store.search_index import Held, Pair, Project, State
 
 log = structlog.get_logger(__name__)
+Outcome: TypeAlias = Literal["kept", "goes on", "held"]
+"""Of a project's turn: nothing is left to do, there is more, somebody else is at it."""
 
 WATCH_SECONDS: Final = 15.0
 """Between the rounds of an api; workers, where there are any, come first."""
@@ -33,14 +40,16 @@ PROJECTS: Final = 100
 VISITS: Final = 4
 """How often one project's state is looked at before the others have their turn."""
 MERGE_FROM: Final = 256
-"""Memories that must wait before they become a segment; fewer are read as they are."""
+"""Memories that must wait before they become a segment; fewer are read as they are. A long one counts for several."""
 MERGE_MOST: Final = 512
+"""Counted alike: 1 MB of words, which one transaction writes and for which an event loop's thread is not needed."""
 _MERGED: Final = 4096
 """Memories of one owner that are merged before the others have their turn."""
 _REBUILT: Final = 2048
 """Memories that a project puts into its tail before they are merged."""
 _DEAD_MOST: Final = 4096
 """Documents that are purged in one pass over their words."""
+_DEAD_WORDS: Final = 1_000_000
 _DROPPED_ROWS: Final = 5000
 
 
@@ -72,19 +81,21 @@ async def keep_indexes(pool: Pool) -> bool:
 
     A project whose turn breaks is logged and comes after all others. Raises Unavailable.
     """
-    more = False
+    outcomes: set[Outcome] = set()
     projects = await search_index.work(pool, most=PROJECTS)
     SEARCH_INDEX_WORK.set(len(projects))
     for project in projects:
         try:
-            more = await _keep(pool, project) or more
+            outcomes.add(await _keep(pool, project))
         except Unavailable as error:
+            SEARCH_INDEX_FAILURES.inc()
             log.warning("index_left_behind", team=project.team_id, project=project.project_id, reason=error.message)
             await search_index.postpone(pool, project)
         except Exception:
-            log.exception("keeping_index_broke", team=project.team_id, project=project.project_id)
+            SEARCH_INDEX_FAILURES.inc()
+            log.exception("index_turn_broke", team=project.team_id, project=project.project_id)
             await search_index.postpone(pool, project)
-    return more
+    return "goes on" in outcomes or (len(projects) == PROJECTS and "kept" in outcomes)
 
 
 async def purge_project_index(pool: Pool, project: Project) -> None:
@@ -97,19 +108,20 @@ async def purge_project_index(pool: Pool, project: Project) -> None:
         await _clear(pool, project, index_no, patient=True)
 
 
-async def _keep(pool: Pool, project: Project) -> bool:
+async def _keep(pool: Pool, project: Project) -> Outcome:
     full: set[str] = set()
     for _ in range(VISITS):
         state = await search_index.state(pool, project)
         if not _has_work(state, full):
             async with search_index.holding(pool, project) as held:
-                if held is not None:
-                    await held.done(state.hints)
-            return False
+                if held is None:
+                    return "held"
+                await held.done(state.hints)
+            return "kept"
         if not await _visit(pool, project, state, full):
-            return False
+            return "held"
     await search_index.postpone(pool, project)
-    return True
+    return "goes on"
 
 
 def _has_work(state: State, full: Collection[str]) -> bool:
@@ -169,7 +181,7 @@ async def _merge(pool: Pool, project: Project, owner: str) -> bool:
         if not tail:
             return False
         index_no, room = await held.room(owner, tail)
-        await held.write(owner, index_no, tail, merge(tail, room))
+        await held.write(owner, index_no, tail, await asyncio.to_thread(merge, tail, room))
     SEARCH_MERGES.inc()
     return True
 
@@ -209,13 +221,15 @@ class _Clearing:
     rows: int = 128
     documents: Sequence[int] = ()
     lists: Sequence[Pair] = ()
+    has_more: bool = False
     drops: bool = False
 
     async def step(self, held: Held) -> bool:
         """The next few lists, of what was dead when this began; whether there are more."""
         if not self.documents and not self.drops:
-            dead = await held.dead(self.index_no, _DEAD_MOST)
+            dead = await held.dead(self.index_no, _DEAD_MOST, _DEAD_WORDS)
             self.documents, self.lists, self.drops = dead.documents, dead.lists, not dead.has_living
+            self.has_more = dead.has_more
         if self.drops:
             goes_on = await held.drop(self.index_no, _DROPPED_ROWS)
             # A merge came between: there is something that lives.
@@ -231,6 +245,5 @@ class _Clearing:
         if self.lists:
             return True
         await held.purged(self.index_no, self.documents)
-        is_full = len(self.documents) == _DEAD_MOST
         self.documents = ()
-        return is_full
+        return self.has_more

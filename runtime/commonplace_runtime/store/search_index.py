@@ -13,6 +13,8 @@ from commonplace_runtime.store.sql import statements
 _SQL = statements("search_index")
 LOCK_MILLISECONDS: Final = 50
 """How long the keeper waits for a row: whoever writes or erases goes first, and the keeper comes again."""
+TURN_MILLISECONDS: Final = 1_000
+"""How long the keeper waits for erasures, each of which holds a project's index for some milliseconds."""
 PATIENT_MILLISECONDS: Final = 10_000
 """How long an erasure waits for the keeper, whose transactions are short."""
 BEFORE_ALL: Final = -(2**31) - 1
@@ -39,7 +41,7 @@ class Index:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What there is in a project. hints: those that this answers. tails: how many wait, by owner."""
+    """What there is in a project. hints: those that this answers. tails: the weight of what waits, by owner."""
 
     hints: Sequence[int]
     rebuilds: bool
@@ -64,10 +66,11 @@ class Dead:
     """
     Documents, ascending, whose postings are to go.
 
-    lists: each of their words with the segment into which they were merged.
+    lists: each of their words with the segment into which they were merged. has_more: there are others.
     """
 
     has_living: bool
+    has_more: bool
     documents: Sequence[int]
     lists: Sequence[Pair]
 
@@ -124,7 +127,7 @@ class Held:
         return written
 
     async def tail(self, owner: str, most: int) -> list[Waiting]:
-        """The oldest that wait and that nobody changes just now; they are locked."""
+        """The oldest that wait and that nobody changes just now, locked; each 600 words of one count as one more."""
         rows = await self._connection.fetch(_SQL["tail"], self._team, self._project.project_id, owner, most)
         return [
             Waiting(
@@ -177,12 +180,13 @@ class Held:
         reached: int | None = await self._value("compact", index_no, *span, after, terms)
         return reached
 
-    async def dead(self, index_no: int, most: int) -> Dead:
-        """What is to be purged, `most` documents of it."""
-        row = await self._connection.fetchrow(_SQL["dead"], self._team, index_no, most)
+    async def dead(self, index_no: int, most: int, words: int) -> Dead:
+        """What is to be purged, `most` documents of it with about so many words."""
+        row = await self._connection.fetchrow(_SQL["dead"], self._team, index_no, most, words)
         assert row is not None  # noqa: S101 - a SELECT without FROM has one row
         return Dead(
             has_living=row["has_living"],
+            has_more=row["has_more"],
             documents=row["documents"],
             lists=list(zip(row["terms"] or (), row["segments"] or (), strict=True)),
         )
@@ -214,7 +218,7 @@ class Held:
 @asynccontextmanager
 async def holding(pool: Pool, project: Project, *, patient: bool = False) -> AsyncIterator[Held | None]:
     """
-    One transaction on a project's index; None while somebody else is at it. patient: wait for them.
+    One transaction on a project's index; None while another keeper is at it. patient: an erasure, which waits for all.
 
     Raises Unavailable, also when somebody else held a row.
     """
@@ -223,9 +227,8 @@ async def holding(pool: Pool, project: Project, *, patient: bool = False) -> Asy
         pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection,
         connection.transaction(),
     ):
-        wait = PATIENT_MILLISECONDS if patient else LOCK_MILLISECONDS
-        row = await connection.fetchrow(_SQL["hold"], project.team_id, project.project_id, patient, str(wait))
-        yield Held(connection, project) if row is not None and row["held"] else None
+        is_held = await _hold(connection, project, patient=patient)
+        yield Held(connection, project) if is_held else None
 
 
 async def postpone(pool: Pool, project: Project) -> None:
@@ -235,5 +238,11 @@ async def postpone(pool: Pool, project: Project) -> None:
         pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS) as connection,
         connection.transaction(),
     ):
-        await connection.fetchrow(_SQL["hold"], project.team_id, project.project_id, True, str(PATIENT_MILLISECONDS))
+        await _hold(connection, project, patient=True)
         await connection.execute(_SQL["postpone"], project.team_id, project.project_id)
+
+
+async def _hold(connection: Connection, project: Project, *, patient: bool) -> bool:
+    turn, rows = (PATIENT_MILLISECONDS,) * 2 if patient else (TURN_MILLISECONDS, LOCK_MILLISECONDS)
+    row = await connection.fetchrow(_SQL["hold"], project.team_id, project.project_id, patient, str(turn), str(rows))
+    return row is not None and bool(row["held"])

@@ -13,13 +13,16 @@ SELECT commonplace.search_state_v1($1::uuid, $2::uuid);
 SELECT commonplace.dead_indexes_v1($1::uuid, $2::uuid);
 
 -- hold --
--- $1 team, $2 project, $3 whether to wait for whoever holds it, $4 for how long, and for every other lock. Whether it is held now.
+-- $1 team, $2 project, $3 whether this is an erasure, $4 how long to wait for whoever holds it, $5 for every other lock. Whether it is
+-- held now. A keeper does not wait for another keeper, who does the same; but for erasures it does: these come and go, and where there
+-- is always one, it would never have its turn.
 -- The tables grow from nothing while connections live, and what is planned then must hold later: rows are looked up by their keys.
 SELECT set_config('app.team_id', $1::uuid::text, true), set_config('lock_timeout', $4::text, true),
     set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
-    CASE WHEN $3::boolean THEN pg_advisory_xact_lock(hashtextextended('commonplace.search:' || $2::uuid, 0)) IS NOT NULL
-        ELSE pg_try_advisory_xact_lock(hashtextextended('commonplace.search:' || $2::uuid, 0)) END AS held;
+    CASE WHEN $3::boolean OR pg_try_advisory_xact_lock(hashtextextended('commonplace.keeper:' || $2::uuid, 0))
+        THEN pg_advisory_xact_lock(hashtextextended('commonplace.search:' || $2::uuid, 0)) IS NOT NULL ELSE false END AS held,
+    set_config('lock_timeout', $5::text, true);
 
 -- done --
 -- $1 team, $2 hints.
@@ -37,9 +40,15 @@ SELECT $1, $2, min(rebuild_from), min(queued_at) FROM gone GROUP BY rebuild_from
 SELECT commonplace.rebuild_index_v1($1::uuid, $2::uuid, $3::integer);
 
 -- tail --
--- $1 team, $2 project, $3 owner, $4 how many.
+-- $1 team, $2 project, $3 owner, $4 how many, by their weight.
 SELECT number, memory_id, session_id, terms FROM commonplace.search_tail
-WHERE team_id = $1::uuid AND project_id = $2::uuid AND owner_actor = $3::text ORDER BY number LIMIT $4::integer FOR UPDATE SKIP LOCKED;
+WHERE team_id = $1::uuid AND project_id = $2::uuid AND owner_actor = $3::text AND number <= (
+    SELECT max(number) FROM (
+        SELECT number, sum(weight) OVER (ORDER BY number) - weight AS before FROM (
+            SELECT number, commonplace.search_weight(terms) AS weight FROM commonplace.search_tail
+            WHERE team_id = $1 AND project_id = $2 AND owner_actor = $3 ORDER BY number LIMIT $4::integer) AS oldest) AS weighed
+    WHERE before < $4)
+ORDER BY number FOR UPDATE SKIP LOCKED;
 
 -- index --
 -- $1 team, $2 project, $3 owner.
@@ -86,15 +95,20 @@ WHERE team_id = $1::uuid AND project_id = $2::uuid AND owner_actor = $3::text AN
 SELECT commonplace.compact_index_v1($1::uuid, $2::integer, $3::integer, $4::integer, $5::bigint, $6::integer);
 
 -- dead --
--- $1 team, $2 index, $3 how many. Documents whose postings are to go, and the lists in which these may stand: each word with the
--- segment into which they were merged. Whether there are any that live; if not, the index is dropped, and nothing is listed.
+-- $1 team, $2 index, $3 how many, $4 how many words of them all. Documents whose postings are to go, and the lists in which these may
+-- stand: each word with the segment into which they were merged. Whether there are any that live; if not, the index is dropped, and
+-- nothing is listed. Whether there are more that are dead.
 WITH living AS MATERIALIZED (SELECT FROM commonplace.search_documents WHERE team_id = $1::uuid AND index_no = $2::integer LIMIT 1),
-dead AS MATERIALIZED (
-    SELECT docno, segment, terms FROM commonplace.search_purges WHERE team_id = $1::uuid AND index_no = $2::integer
-        AND EXISTS (SELECT FROM living)
-    ORDER BY docno LIMIT $3::integer
+gone AS MATERIALIZED (
+    SELECT docno, segment, terms, cardinality(terms) AS words FROM commonplace.search_purges
+    WHERE team_id = $1::uuid AND index_no = $2::integer AND EXISTS (SELECT FROM living)
+    ORDER BY docno LIMIT $3::integer + 1
+), dead AS MATERIALIZED (
+    SELECT docno, segment, terms FROM (
+        SELECT *, sum(words) OVER (ORDER BY docno) - words AS before, row_number() OVER (ORDER BY docno) AS place FROM gone) AS counted
+    WHERE before < $4::integer AND place <= $3
 ), list AS MATERIALIZED (SELECT DISTINCT term, segment FROM dead, unnest(terms) AS term)
-SELECT EXISTS (SELECT FROM living) AS has_living,
+SELECT EXISTS (SELECT FROM living) AS has_living, (SELECT count(*) FROM gone) > (SELECT count(*) FROM dead) AS has_more,
     ARRAY(SELECT docno FROM dead ORDER BY docno) AS documents, (SELECT array_agg(term ORDER BY term, segment) FROM list) AS terms,
     (SELECT array_agg(segment ORDER BY term, segment) FROM list) AS segments;
 

@@ -156,6 +156,10 @@ BEGIN
 END
 $$;
 
+-- For how many memories one counts in a tail: words beyond 341 are those of another one.
+CREATE FUNCTION commonplace.search_weight(p_terms bytea) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN greatest(1, octet_length(p_terms) / 2048);
+
 -- Whose index holds a memory.
 CREATE FUNCTION commonplace.search_owner(p_visibility text, p_owner_actor text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN p_visibility = 'team' THEN '' ELSE p_owner_actor END;
@@ -224,10 +228,11 @@ BEGIN
         SELECT team_id, project_id, commonplace.search_owner(visibility, owner_actor), number, id, session_id,
             commonplace.search_terms(commonplace.search_lexemes(lexemes, owner_actor, metadata))
         FROM fresh WHERE stale IS NULL OR id = ANY (stale);
-        -- A hint with every 32nd is enough. By a hash: numbers are dealt to all projects alike, and writers who take turns would
-        -- leave one project the odd ones for ever.
+        -- A hint with every 32nd is enough, more often where they weigh more. By a hash: numbers are dealt to all projects alike, and
+        -- writers who take turns would leave one project the odd ones for ever.
         INSERT INTO commonplace.search_work (team_id, project_id)
-        SELECT DISTINCT team_id, project_id FROM fresh WHERE hashint4(number) & 31 = 0 AND (stale IS NULL OR id = ANY (stale));
+        SELECT DISTINCT team_id, project_id FROM fresh
+        WHERE hashint4(number) & 31 < greatest(1, length(lexemes) / 341) AND (stale IS NULL OR id = ANY (stale));
     END IF;
     RETURN NULL;
 END
@@ -253,19 +258,27 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- What the keeper finds in a project: {"hints": their numbers, "rebuilds": whether it is built anew, "tails": {owner: how many
--- wait, of the first 20000}, "indexes": [{"number", "hasLiving", "hasDead", "segments": [[segment, level]] in ascending order}]}.
+-- wait by their weight, of the first 5000}, "indexes": [{"number", "hasLiving", "hasDead", "segments": [[segment, level]] in
+-- ascending order}]}.
 CREATE FUNCTION commonplace.search_state_v1(p_team_id uuid, p_project_id uuid) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     PERFORM set_config('app.team_id', p_team_id::text, true);
-    RETURN (SELECT jsonb_build_object(
+    RETURN (WITH RECURSIVE owner AS (
+        (SELECT owner_actor FROM commonplace.search_tail WHERE team_id = p_team_id AND project_id = p_project_id
+            ORDER BY owner_actor LIMIT 1)
+        UNION ALL
+        SELECT next.owner_actor FROM owner o CROSS JOIN LATERAL (SELECT owner_actor FROM commonplace.search_tail
+            WHERE team_id = p_team_id AND project_id = p_project_id AND owner_actor > o.owner_actor
+            ORDER BY owner_actor LIMIT 1) AS next)
+    SELECT jsonb_build_object(
         'hints', (SELECT coalesce(jsonb_agg(number), '[]') FROM (SELECT number FROM commonplace.search_work
             WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from IS NULL LIMIT 10000) AS given),
         'rebuilds', EXISTS (SELECT FROM commonplace.search_work
             WHERE team_id = p_team_id AND project_id = p_project_id AND rebuild_from IS NOT NULL),
-        'tails', (SELECT coalesce(jsonb_object_agg(owner_actor, waiting), '{}') FROM (
-            SELECT owner_actor, count(*) AS waiting FROM (SELECT owner_actor FROM commonplace.search_tail
-                WHERE team_id = p_team_id AND project_id = p_project_id LIMIT 20000) AS waiting GROUP BY owner_actor) AS tail),
+        'tails', (SELECT coalesce(jsonb_object_agg(o.owner_actor, (
+            SELECT sum(commonplace.search_weight(terms)) FROM (SELECT terms FROM commonplace.search_tail WHERE team_id = p_team_id
+                AND project_id = p_project_id AND owner_actor = o.owner_actor LIMIT 5000) AS waiting)), '{}') FROM owner o),
         'indexes', (SELECT coalesce(jsonb_agg(jsonb_build_object('number', i.number,
             'hasLiving', EXISTS (SELECT FROM commonplace.search_documents WHERE team_id = p_team_id AND index_no = i.number),
             'hasDead', EXISTS (SELECT FROM commonplace.search_purges WHERE team_id = p_team_id AND index_no = i.number),
@@ -400,6 +413,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     commonplace.search_term(text),
     commonplace.search_terms(tsvector),
+    commonplace.search_weight(bytea),
     commonplace.search_owner(text, text),
     commonplace.author_name(text, jsonb),
     commonplace.search_lexemes(tsvector, text, jsonb),

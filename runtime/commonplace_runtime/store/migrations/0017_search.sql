@@ -44,12 +44,14 @@ END
 $$;
 
 -- What a search reads before it ranks, as rows (part, index_no, number, data), 0 and empty where they say nothing:
---   words:  data = the terms of the question, int4 each
+--   words:  data = the terms of the question that are asked for, int4 each
 --   size:   number = documents of index_no, those included that are gone and not purged yet
+--   dead:   data = the documents of index_no that are gone and not purged yet, int4 each, ascending
 --   list:   number = a term, data = its postings in one segment of index_no
 --   tail:   data = for each waiting memory its number, how many terms it has and a number of its session (0: none), int4 each
 --   terms:  data = the terms of those memories, one after the other, as search_terms packs them
 --   rows:   the index cannot be asked (it is being built, or too much waits): read the rows themselves
+-- Of the words that stand in memories by the ten thousand only as many are read as rank takes (MOST_POSTINGS), one at least.
 -- p_projects: more than one for those who ask under a repository's name. STABLE: one snapshot, beside merges. It plans once (SET):
 -- planning for the arrays of each question anew took half of its time.
 CREATE FUNCTION commonplace.search_parts(p_team_id uuid, p_projects uuid[], p_actor text, p_query text)
@@ -64,10 +66,21 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM commonplace.search_work w WHERE w.team_id = p_team_id AND w.project_id = ANY (p_projects)
             AND w.rebuild_from IS NOT NULL)
-        OR 2000 < (SELECT count(*) FROM (SELECT FROM commonplace.search_tail t WHERE t.team_id = p_team_id
-            AND t.project_id = ANY (p_projects) AND t.owner_actor IN ('', p_actor) LIMIT 2001) AS waiting) THEN
+        OR 2000 < (SELECT sum(commonplace.search_weight(terms)) FROM (SELECT t.terms FROM commonplace.search_tail t
+            WHERE t.team_id = p_team_id AND t.project_id = ANY (p_projects) AND t.owner_actor IN ('', p_actor)
+            LIMIT 2001) AS waiting) THEN
         RETURN QUERY SELECT 'rows', 0, 0, ''::bytea;
         RETURN;
+    END IF;
+    IF 60000 < cardinality(words) * (SELECT sum(s.documents) FROM unnest(indexes) AS i CROSS JOIN LATERAL (
+            SELECT g.documents FROM commonplace.search_segments g WHERE g.index_no = i AND g.team_id = p_team_id OFFSET 0) AS s) THEN
+        words := ARRAY(
+            SELECT word FROM (SELECT word, size, sum(size) OVER (ORDER BY size, word) AS upto FROM (
+                SELECT word, coalesce(sum(octet_length(p.data) / 4), 0) AS size FROM unnest(words) AS word
+                LEFT JOIN LATERAL (SELECT l.data FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_postings l
+                    WHERE l.index_no = i AND l.term = word AND l.team_id = p_team_id OFFSET 0) AS l) AS p ON true
+                GROUP BY word) AS counted) AS rarest
+            WHERE upto <= 60000 OR upto = size);
     END IF;
     RETURN QUERY
     SELECT 'words', 0, 0, (SELECT coalesce(string_agg(int4send(word), ''), '') FROM unnest(words) AS word)
@@ -75,6 +88,10 @@ BEGIN
     SELECT 'size', s.index_no, sum(s.documents)::integer, ''
         FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_segments s
             WHERE s.index_no = i AND s.team_id = p_team_id OFFSET 0) AS s GROUP BY s.index_no
+    UNION ALL
+    SELECT 'dead', g.index_no, 0, string_agg(int4send(g.docno), '' ORDER BY g.docno)
+        FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_purges g
+            WHERE g.index_no = i AND g.team_id = p_team_id OFFSET 0) AS g GROUP BY g.index_no
     UNION ALL
     SELECT 'list', p.index_no, p.term, p.data
         FROM unnest(indexes) AS i CROSS JOIN LATERAL (SELECT * FROM commonplace.search_postings p

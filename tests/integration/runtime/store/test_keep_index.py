@@ -8,7 +8,7 @@ import pytest
 from commonplace_runtime.domain.erasure import Selection
 from commonplace_runtime.domain.models import ProjectId, Reach, TeamId
 from commonplace_runtime.entrypoints.http.app import create_app
-from commonplace_runtime.observability import SEARCH_INDEX_FULL
+from commonplace_runtime.observability import SEARCH_INDEX_FAILURES, SEARCH_INDEX_FULL
 from commonplace_runtime.services import forget, keep_index
 from commonplace_runtime.services.keep_index import keep_indexes, purge_project_index
 from commonplace_runtime.settings import Settings
@@ -171,7 +171,9 @@ async def test_one_project_that_breaks_keeps_no_other_waiting(admin_pool: Pool, 
         "UPDATE commonplace.search_tail SET terms = terms || '\\x00' WHERE team_id = $1::text::uuid", broken.id
     )
     await hint(admin_pool)
+    told = SEARCH_INDEX_FAILURES._value.get()
     assert not await keep_indexes(runtime_pool), "nothing to do at once: it would spin"
+    assert SEARCH_INDEX_FAILURES._value.get() == told + 1
     merged = await admin_pool.fetch("SELECT DISTINCT team_id::text FROM commonplace.search_documents")
     assert [row["team_id"] for row in merged] == [other.id]
     await write(admin_pool, other, range(300, 600))
@@ -258,6 +260,49 @@ async def test_an_erasure_waits_for_a_keeper_at_work(admin_pool: Pool, runtime_p
     assert await count(admin_pool, "search_purges") == 0
 
 
+async def test_a_keeper_has_its_turn_among_erasures(admin_pool: Pool, runtime_pool: Pool) -> None:
+    team = await make_team(admin_pool)
+    await write(admin_pool, team, range(300))
+    await hint(admin_pool)
+    async with search_index.holding(runtime_pool, project_of(team), patient=True):
+        keeping = asyncio.create_task(keep_indexes(runtime_pool))
+
+        async def waits() -> bool:
+            return bool(await admin_pool.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+        await until(waits)
+    await keeping
+    assert await audit_index(admin_pool) == {"merged": 300, "tail": 0}
+
+
+async def test_long_memories_count_for_several(
+    admin_pool: Pool, runtime_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a search would read megabytes of what waits, and a merge would hold all of it."""
+    monkeypatch.setattr(keep_index, "MERGE_FROM", 20)
+    monkeypatch.setattr(keep_index, "MERGE_MOST", 20)
+    team = await make_team(admin_pool)
+    await write(admin_pool, team, range(4))
+    await admin_pool.execute(
+        "UPDATE commonplace.memories SET content ="
+        " (SELECT string_agg('w' || n, ' ') FROM generate_series(1, 4900) AS n)"
+    )
+    await hint(admin_pool)
+    await keep(runtime_pool)
+    assert await audit_index(admin_pool) == {"merged": 3, "tail": 1}
+
+
+async def test_a_round_goes_on_while_there_are_more_projects(
+    admin_pool: Pool, runtime_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keep_index, "PROJECTS", 2)
+    for _ in range(5):
+        await make_team(admin_pool)
+    await hint(admin_pool)
+    await keep(runtime_pool)
+    assert await count(admin_pool, "search_work") == 0
+
+
 async def test_a_keeper_gives_way_to_who_holds_what_waits(admin_pool: Pool, runtime_pool: Pool) -> None:
     team = await make_team(admin_pool)
     ids = await write(admin_pool, team, range(300))
@@ -311,7 +356,7 @@ async def test_a_keeper_touches_the_rows_of_its_team_only(admin_pool: Pool, runt
     async with search_index.holding(runtime_pool, mixed) as held:
         assert held is not None
         assert await held.tail("", 512) == []
-        dead = await held.dead(index_no, 10)
+        dead = await held.dead(index_no, 10, 1000)
         assert (dead.has_living, dead.documents, dead.lists) == (False, [], [])
         assert not await held.drop(index_no, 10)
         assert await held.compact(index_no, (1, 8), after=search_index.BEFORE_ALL, terms=10) is None
@@ -324,7 +369,7 @@ async def test_a_keeper_touches_the_rows_of_its_team_only(admin_pool: Pool, runt
 
 
 async def test_plans_of_an_empty_database_do_not_read_through_a_full_one(
-    admin_pool: Pool, runtime_pool: Pool, database: Database, monkeypatch: pytest.MonkeyPatch
+    admin_pool: Pool, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the trigger and of the keeper, on one connection that has known both since there was nothing."""
     monkeypatch.setattr(keep_index, "MERGE_FROM", 2)
@@ -332,11 +377,13 @@ async def test_plans_of_an_empty_database_do_not_read_through_a_full_one(
     async with (
         await _one_connection(database.admin_url) as writer,
         await _one_connection(database.runtime_url) as keeper,
+        await _one_connection(database.admin_url) as other_writer,
+        await _one_connection(database.runtime_url) as other_keeper,
     ):
 
         async def a_day(start: int) -> None:
             ids = await write(writer, team, range(start, start + 20))
-            await hint(admin_pool)
+            await hint(other_writer)
             await keep(keeper)
             await writer.execute("UPDATE commonplace.memories SET content = 'x' WHERE id = ANY ($1)", ids[:2])
             await writer.execute("DELETE FROM commonplace.memories WHERE id = ANY ($1)", ids[2:4])
@@ -345,12 +392,14 @@ async def test_plans_of_an_empty_database_do_not_read_through_a_full_one(
         for round_ in range(12):
             await a_day(20 * round_)
         for start in range(0, 3000, 300):
-            await write(admin_pool, other, range(start, start + 300))
-        await hint(admin_pool)
-        await keep(runtime_pool)
-        before = await _scans(admin_pool, writer, keeper)
+            await write(other_writer, other, range(start, start + 300))
+        await hint(other_writer)
+        await keep(other_keeper)
+        # All that read, else one of them tells of it between the two looks.
+        every = (writer, keeper, other_writer, other_keeper)
+        before = await _scans(admin_pool, *every)
         await a_day(1000)
-        after = await _scans(admin_pool, writer, keeper)
+        after = await _scans(admin_pool, *every)
     assert {table: after[table] - before[table] for table in TABLES} == dict.fromkeys(TABLES, 0)
 
 

@@ -170,6 +170,28 @@ def test_a_word_in_several_segments_counts_once_for_its_rarity() -> None:
     assert ranking.docnos == [SINGLES + 1, SINGLES]
 
 
+def test_what_is_gone_and_not_purged_counts_for_nothing() -> None:
+    memories = [
+        Memory(number=1, words={1: LOW, 2: LOW}, session=1),
+        Memory(number=2, words={1: HIGH, 3: LOW}, session=1),
+        Memory(number=3, words={1: LOW, 4: HIGH}),
+        Memory(number=4, words={2: LOW}),
+    ]
+    parts, numbers = merged(memories, (1, 2, 3, 4))
+    docnos = {number: docno for docno, number in numbers.items()}
+    # As if these had never been: documents' numbers are not used again.
+    without = [part._replace(number=2) if part.part == "size" else part for part in parts if part.part != "list"]
+    for part in parts:
+        if part.part == "list":
+            postings = [posting for (posting,) in struct.iter_unpack(">i", part.data)]
+            left = [posting for posting in postings if posting >> IMPACT_BITS not in (docnos[2], docnos[3])]
+            without += [part._replace(data=integers(left))] if left else []
+    ranking = rank([Part("dead", 1, 0, integers([docnos[2], docnos[3]])), *parts], most=10)
+    assert ranking == rank(without, most=10)
+    assert ranking is not None
+    assert {numbers[docno] for docno in ranking.docnos} == {1, 4}
+
+
 def test_the_commonest_words_are_left_out_first() -> None:
     rare = integers([(SINGLES + 7) << IMPACT_BITS | LOW])
     common = integers([(SINGLES + n) << IMPACT_BITS | HIGH for n in range(MOST_POSTINGS)])
