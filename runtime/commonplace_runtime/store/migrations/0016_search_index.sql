@@ -1,4 +1,5 @@
--- The search index: block postings (DESIGN 10), one index a project for what its team sees and one for each actor's private memories.
+-- The search index: block postings (docs/decisions/0067-search-index.md), one index a project for what its team sees and
+-- one for each actor's private memories.
 -- A memory that is new or changed waits in the tail with its words; the keeper (services/keep_index.py) merges tails into segments.
 -- Locks against writes: projects, sessions, memories
 
