@@ -166,6 +166,7 @@ async def _rebuild(pool: Pool, project: Project) -> bool:
                 return False
             step = await held.rebuild(rows)
         if step == 0:
+            log.info("index_rebuilt", team=project.team_id, project=project.project_id)
             return True
         written += step
         rows = next_rows(rows, monotonic() - started)

@@ -4,6 +4,7 @@ import asyncio
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from commonplace_runtime.domain.erasure import Selection
 from commonplace_runtime.domain.models import ProjectId, Reach, TeamId
@@ -106,7 +107,9 @@ async def test_what_was_there_before_is_indexed(admin_pool: Pool, runtime_pool: 
         team.id,
         team.project_id,
     )
-    await keep(runtime_pool)
+    with capture_logs() as lines:
+        await keep(runtime_pool)
+    assert [line["project"] for line in lines if line["event"] == "index_rebuilt"] == [team.project_id]
     assert (await audit_index(admin_pool))["merged"] >= 900 - keep_index.MERGE_FROM
     assert await count(admin_pool, "search_work") == 0
 
