@@ -61,7 +61,7 @@ LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     words integer[] := ARRAY(SELECT DISTINCT commonplace.search_term(word)
-        FROM unnest(commonplace.question_words(p_query)) AS word LIMIT 64);
+        FROM unnest(commonplace.question_words(p_query)) AS word LIMIT 256);
     indexes integer[] := ARRAY(SELECT i.number FROM commonplace.search_indexes i
         WHERE i.team_id = p_team_id AND i.project_id = ANY (p_projects) AND i.owner_actor IN ('', p_actor));
 BEGIN
