@@ -126,8 +126,9 @@ def rank(parts: Sequence[Part], *, most: int, asks: bool = True) -> Ranking | No
     seen = np.array([frequency[word] for word in words])
     rarity = np.log1p(np.maximum(documents - seen + 0.5, 0.5) / (seen + 0.5)).astype(np.float32)
     found = [(index_no, *_best(postings, rarity, most, asks)) for index_no, postings in _merged(lists, words)]
-    if len(tail.term):
-        docno, score = _best(_waiting(tail, words), rarity, most, asks)
+    waiting = _waiting(tail, words)
+    if len(waiting.docno):
+        docno, score = _best(waiting, rarity, most, asks)
         found.append((TAIL, *_numbers(tail, docno, score)))
     return _together(found, most)
 

@@ -8,7 +8,7 @@ from commonplace_runtime.domain.ranking import MOST_POSTINGS, Part
 from commonplace_runtime.store import memories, search_index
 from commonplace_runtime.store.pool import Pool
 from commonplace_runtime.store.search_index import Project
-from tests.factories import Team, make_memory, make_team
+from tests.factories import Team, make_memory, make_project, make_team
 from tests.index_audit import audit_index
 from tests.indexed import hint, keep, write
 
@@ -100,3 +100,14 @@ async def test_no_owner_is_hidden_behind_others_who_wait(admin_pool: Pool, runti
     )
     state = await search_index.state(runtime_pool, Project(team_id=team.id, project_id=team.project_id))
     assert state.tails == {f"human:{n:03}": 255 for n in range(100)}
+
+
+async def test_no_team_waits_for_all_projects_of_another(admin_pool: Pool, runtime_pool: Pool) -> None:
+    busy, other = await make_team(admin_pool), await make_team(admin_pool)
+    projects = [await make_project(admin_pool, busy.id, f"p{n}") for n in range(5)]
+    for team_id, project_id in [*((busy.id, project_id) for project_id in projects), (other.id, other.project_id)]:
+        await admin_pool.execute(
+            "INSERT INTO commonplace.search_work (team_id, project_id) VALUES ($1, $2)", UUID(team_id), UUID(project_id)
+        )
+    due = await search_index.work(runtime_pool, most=4)
+    assert [project.project_id for project in due] == [projects[0], other.project_id, *projects[1:3]]
