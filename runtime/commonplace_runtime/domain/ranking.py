@@ -24,6 +24,8 @@ from commonplace_runtime.domain.postings import (
 
 Floats: TypeAlias = npt.NDArray[np.floating]
 
+MOST_WORDS: Final = 64
+"""Words of a question that count, the rarest of those that occur: what is pasted has some hundred."""
 MOST_POSTINGS: Final = 60_000
 """Postings that one question reads; the commonest words are left out first."""
 TAIL: Final = 0
@@ -173,10 +175,10 @@ def _tail(words: bytes, heads: bytes, terms: bytes) -> _Tail:
 
 
 def _affordable(frequency: Mapping[int, int]) -> list[int]:
-    """The rarest words, until their postings are too many; one at least."""
+    """The rarest words, until they or their postings are too many; one at least."""
     chosen: list[int] = []
     postings = 0
-    for word in sorted(frequency, key=lambda word: (frequency[word], word)):
+    for word in sorted(frequency, key=lambda word: (frequency[word], word))[:MOST_WORDS]:
         postings += frequency[word]
         if chosen and postings > MOST_POSTINGS:
             break

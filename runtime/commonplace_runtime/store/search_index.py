@@ -76,7 +76,7 @@ class Dead:
 
 
 async def work(pool: Pool, *, most: int) -> list[Project]:
-    """Projects of any team with hints, those with the oldest first. Raises Unavailable."""
+    """Projects of any team with hints, of each team its oldest first. Raises Unavailable."""
     async with faults_as_unavailable():
         found = await pool.fetchval(_SQL["work"], most)
     return [Project(team_id=each["teamId"], project_id=each["projectId"]) for each in found]

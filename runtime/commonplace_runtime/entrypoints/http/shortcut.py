@@ -85,7 +85,10 @@ class Shortcut:
 
 
 def _way(route: APIRoute) -> _Way | None:
-    """None for a handler that asks for more than its request, the caller, and parts of its path as they stand there."""
+    """
+    None for a handler that asks for more than its request, the caller, and parts of its path as they stand there, or
+    whose route has dependencies of its own: one may be a gate.
+    """
     hints = get_type_hints(route.endpoint)
     gated, gate = gate_in(route.endpoint)
     asked = [name for name in inspect.signature(route.endpoint).parameters if name != gated]
@@ -94,6 +97,6 @@ def _way(route: APIRoute) -> _Way | None:
     are_texts = all(hints[name] is str for name in parts) and all(
         convertor.regex == "[^/]+" for convertor in route.param_convertors.values()
     )
-    if len(requests) != 1 or parts != set(route.param_convertors) or not are_texts:
+    if route.dependencies or len(requests) != 1 or parts != set(route.param_convertors) or not are_texts:
         return None
     return _Way(route=route, handler=route.endpoint, gate=gate, request=requests[0], gated=gated)

@@ -1,4 +1,5 @@
--- The search index: block postings (DESIGN 10), one index a project for what its team sees and one for each actor's private memories.
+-- The search index: block postings (docs/decisions/0067-search-index.md), one index a project for what its team sees and
+-- one for each actor's private memories.
 -- A memory that is new or changed waits in the tail with its words; the keeper (services/keep_index.py) merges tails into segments.
 -- Locks against writes: projects, sessions, memories
 
@@ -246,14 +247,15 @@ BEGIN
 END
 $$;
 
--- Projects that the keeper was given hints of, those with the oldest first: {"teamId", "projectId", "upTo": of the hints}.
+-- Projects that the keeper was given hints of: [{"teamId", "projectId"}], of each team one after the other, those with the oldest
+-- first, so that no team waits for all projects of another.
 CREATE FUNCTION commonplace.search_work_v1(p_limit integer) RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(jsonb_agg(jsonb_build_object('teamId', team_id, 'projectId', project_id, 'upTo', last) ORDER BY first), '[]')
+    SELECT coalesce(jsonb_agg(jsonb_build_object('teamId', team_id, 'projectId', project_id) ORDER BY turn, first), '[]')
     FROM (
-        SELECT team_id, project_id, min(number) AS first, max(number) AS last
+        SELECT team_id, project_id, min(number) AS first, row_number() OVER (PARTITION BY team_id ORDER BY min(number)) AS turn
         FROM (SELECT * FROM commonplace.search_work ORDER BY number LIMIT 10000) AS hints
-        GROUP BY team_id, project_id ORDER BY first LIMIT p_limit) AS due
+        GROUP BY team_id, project_id ORDER BY turn, first LIMIT p_limit) AS due
 $$;
 
 -- What the keeper finds in a project: {"hints": their numbers, "rebuilds": whether it is built anew, "tails": {owner: how many

@@ -51,7 +51,8 @@ $$;
 --   tail:   data = for each waiting memory its number, how many terms it has and a number of its session (0: none), int4 each
 --   terms:  data = the terms of those memories, one after the other, as search_terms packs them
 --   rows:   the index cannot be asked (it is being built, or too much waits): read the rows themselves
--- Of the words that stand in memories by the ten thousand only as many are read as rank takes (MOST_POSTINGS), one at least.
+-- Where their lists may have ten times what rank takes (MOST_POSTINGS), only those words are read that it takes, one at least: to
+-- look before each search how long they are would cost it a tenth.
 -- p_projects: more than one for those who ask under a repository's name. STABLE: one snapshot, beside merges. It plans once (SET):
 -- planning for the arrays of each question anew took half of its time.
 CREATE FUNCTION commonplace.search_parts(p_team_id uuid, p_projects uuid[], p_actor text, p_query text)
@@ -60,7 +61,7 @@ LANGUAGE plpgsql STABLE ROWS 50 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     words integer[] := ARRAY(SELECT DISTINCT commonplace.search_term(word)
-        FROM unnest(commonplace.question_words(p_query)) AS word LIMIT 64);
+        FROM unnest(commonplace.question_words(p_query)) AS word LIMIT 256);
     indexes integer[] := ARRAY(SELECT i.number FROM commonplace.search_indexes i
         WHERE i.team_id = p_team_id AND i.project_id = ANY (p_projects) AND i.owner_actor IN ('', p_actor));
 BEGIN
@@ -72,7 +73,7 @@ BEGIN
         RETURN QUERY SELECT 'rows', 0, 0, ''::bytea;
         RETURN;
     END IF;
-    IF 60000 < cardinality(words) * (SELECT sum(s.documents) FROM unnest(indexes) AS i CROSS JOIN LATERAL (
+    IF 600000 < cardinality(words) * (SELECT sum(s.documents) FROM unnest(indexes) AS i CROSS JOIN LATERAL (
             SELECT g.documents FROM commonplace.search_segments g WHERE g.index_no = i AND g.team_id = p_team_id OFFSET 0) AS s) THEN
         words := ARRAY(
             SELECT word FROM (SELECT word, size, sum(size) OVER (ORDER BY size, word) AS upto FROM (

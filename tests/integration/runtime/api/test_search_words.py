@@ -8,6 +8,7 @@ import pytest
 from commonplace_runtime.store.pool import Pool
 from tests.factories import make_key, make_team
 from tests.integration.runtime.api.memories import write
+from tests.integration.runtime.indexes import merge_all
 
 Settle = Callable[[], Awaitable[None]]
 
@@ -86,3 +87,21 @@ async def test_letters_that_grow_to_many_can_be_written(http: httpx2.AsyncClient
     team = await make_team(admin_pool)
     key = await make_key(admin_pool, team.id, project_id=team.project_id)
     await write(http, key, content=" ".join(f"{chr(0x1400 + n % 600)}ﷺ{chr(0x1400 + n // 600)}" for n in range(15_000)))
+
+
+async def test_a_pasted_trace_is_found_by_its_last_line(
+    http: httpx2.AsyncClient, admin_pool: Pool, runtime_pool: Pool
+) -> None:
+    """It has more words than count; those that no memory has are none of them."""
+    team = await make_team(admin_pool)
+    key = await make_key(admin_pool, team.id, project_id=team.project_id)
+    causes = ["deadlock", "quota", "overflow", "corruption", "timeout", "panic"]
+    for content in ["In the file is a line: return", *causes]:
+        await write(http, key, content=content)
+    trace = "\n".join(
+        f"  File lib{n}/module{n}.py, line {n}, in handle{n}\n    return call{n}(x{n})" for n in range(24)
+    )
+    for _ in range(2):
+        answer = await http.post("/v1/search", json={"query": f"{trace}\n{' '.join(causes)}"}, headers=key.headers)
+        assert {one["content"] for one in answer.json()["observations"]} >= set(causes)
+        await merge_all(admin_pool, runtime_pool)

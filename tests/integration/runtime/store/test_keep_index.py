@@ -292,7 +292,8 @@ async def test_long_memories_count_for_several(
     )
     await hint(admin_pool)
     await keep(runtime_pool)
-    assert await audit_index(admin_pool) == {"merged": 3, "tail": 1}
+    assert await audit_index(admin_pool) == {"merged": 4, "tail": 0}
+    assert await admin_pool.fetchval("SELECT count(*) FROM commonplace.search_segments") == 2
 
 
 async def test_a_round_goes_on_while_there_are_more_projects(

@@ -8,7 +8,7 @@ from commonplace_runtime.domain.ranking import MOST_POSTINGS, Part
 from commonplace_runtime.store import memories, search_index
 from commonplace_runtime.store.pool import Pool
 from commonplace_runtime.store.search_index import Project
-from tests.factories import Team, make_memory, make_team
+from tests.factories import Team, make_memory, make_project, make_team
 from tests.index_audit import audit_index
 from tests.indexed import hint, keep, write
 
@@ -36,6 +36,8 @@ async def test_the_commonest_words_are_not_read(admin_pool: Pool, runtime_pool: 
     )
     await hint(admin_pool)
     await keep(runtime_pool)
+    # As many as are worth looking at the lists before they are read.
+    await admin_pool.execute("UPDATE commonplace.search_segments SET documents = 10 * documents")
 
     parts = await parts_of(runtime_pool, team, " ".join([*WORDS[:62], "zebra", "nowhere"]))
     read = {part.number for part in parts if part.part == "list"}
@@ -51,7 +53,7 @@ async def test_one_word_is_read_however_common_it_is(admin_pool: Pool, runtime_p
     await write(admin_pool, team, range(300))
     await hint(admin_pool)
     await keep(runtime_pool)
-    await admin_pool.execute("UPDATE commonplace.search_segments SET documents = $1", MOST_POSTINGS)
+    await admin_pool.execute("UPDATE commonplace.search_segments SET documents = $1", 10 * MOST_POSTINGS)
     await admin_pool.execute(
         "UPDATE commonplace.search_postings SET data = $1 WHERE term = commonplace.search_term('w0')",
         bytes(4 * MOST_POSTINGS + 4),
@@ -100,3 +102,14 @@ async def test_no_owner_is_hidden_behind_others_who_wait(admin_pool: Pool, runti
     )
     state = await search_index.state(runtime_pool, Project(team_id=team.id, project_id=team.project_id))
     assert state.tails == {f"human:{n:03}": 255 for n in range(100)}
+
+
+async def test_no_team_waits_for_all_projects_of_another(admin_pool: Pool, runtime_pool: Pool) -> None:
+    busy, other = await make_team(admin_pool), await make_team(admin_pool)
+    projects = [await make_project(admin_pool, busy.id, f"p{n}") for n in range(5)]
+    for team_id, project_id in [*((busy.id, project_id) for project_id in projects), (other.id, other.project_id)]:
+        await admin_pool.execute(
+            "INSERT INTO commonplace.search_work (team_id, project_id) VALUES ($1, $2)", UUID(team_id), UUID(project_id)
+        )
+    due = await search_index.work(runtime_pool, most=4)
+    assert [project.project_id for project in due] == [projects[0], other.project_id, *projects[1:3]]

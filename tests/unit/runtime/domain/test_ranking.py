@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commonplace_runtime.domain.postings import BLOCK, DOCUMENTS, IMPACT_BITS, SINGLES, Room, Waiting, merge
-from commonplace_runtime.domain.ranking import MOST_POSTINGS, TAIL, Part, Ranking, rank
+from commonplace_runtime.domain.ranking import MOST_POSTINGS, MOST_WORDS, TAIL, Part, Ranking, rank
 
 LOW, HIGH = 30, 45
 """Impacts of a word in the content and in the title of a memory of middle length."""
@@ -211,6 +211,15 @@ def test_what_waits_may_have_only_words_that_are_left_out() -> None:
     ranking = rank([*parts, *waiting([Memory(number=5, words={2: HIGH})], (1, 2))], most=10)
     assert ranking is not None
     assert list(zip(ranking.indexes, ranking.docnos, strict=True)) == [(1, SINGLES + 7)]
+
+
+def test_so_many_words_count_and_they_are_the_rarest() -> None:
+    common = integers([(SINGLES + n) << IMPACT_BITS | HIGH for n in range(3)])
+    rare = integers([(SINGLES + 7) << IMPACT_BITS | LOW])
+    lists = [Part("list", 1, word, common if word <= MOST_WORDS else rare) for word in range(1, 2 * MOST_WORDS + 1)]
+    ranking = rank([Part("size", 1, 10), *lists], most=10)
+    assert ranking is not None
+    assert ranking.docnos == [SINGLES + 7]
 
 
 def test_one_word_is_read_however_common_it_is() -> None:

@@ -2,13 +2,15 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, Header
+from fastapi import Depends, FastAPI, Header
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Receive, Scope, Send
 
+from commonplace_runtime.domain.scopes import Access
 from commonplace_runtime.entrypoints.http.app import OPERATIONS, create_app
+from commonplace_runtime.entrypoints.http.security import needs
 from commonplace_runtime.entrypoints.http.shortcut import Shortcut
 from commonplace_runtime.settings import Settings
 
@@ -73,14 +75,19 @@ async def test_a_handler_that_asks_for_more_is_left_to_fastapi() -> None:
     async def counted(request: Request, number: int) -> Response:
         return PlainTextResponse(str(number + 1))
 
+    async def plain(request: Request) -> Response:
+        return PlainTextResponse("ungated")
+
     app = FastAPI()
     app.add_api_route("/more", handler, response_model=None)
     app.add_api_route("/numbers/{number}", counted, response_model=None)
+    app.add_api_route("/gated", plain, response_model=None, dependencies=[Depends(needs(Access.READ))])
     behind = _Behind()
     shortcut = Shortcut(behind, app.router.routes)
 
     assert await _ask(shortcut, _scope("GET", "/more")) == b"behind"
     assert await _ask(shortcut, _scope("GET", "/numbers/7")) == b"behind"
+    assert await _ask(shortcut, _scope("GET", "/gated")) == b"behind"
 
 
 async def test_an_earlier_route_with_a_part_comes_before_a_later_one_without() -> None:
