@@ -222,15 +222,6 @@ def test_so_many_words_count_and_they_are_the_rarest() -> None:
     assert ranking.docnos == [SINGLES + 7]
 
 
-def test_what_waits_may_have_only_words_that_are_left_out() -> None:
-    rare = integers([(SINGLES + 7) << IMPACT_BITS | LOW])
-    common = integers([(SINGLES + n) << IMPACT_BITS | HIGH for n in range(MOST_POSTINGS)])
-    parts = [Part("size", 1, MOST_POSTINGS), Part("list", 1, 2, common), Part("list", 1, 1, rare)]
-    ranking = rank([*parts, *waiting([Memory(number=5, words={2: HIGH})], (1, 2))], most=10)
-    assert ranking is not None
-    assert list(zip(ranking.indexes, ranking.docnos, strict=True)) == [(1, SINGLES + 7)]
-
-
 def test_one_word_is_read_however_common_it_is() -> None:
     common = integers([(SINGLES + n) << IMPACT_BITS | HIGH for n in range(MOST_POSTINGS + 1)])
     ranking = rank([Part("words", data=integers([2])), Part("list", 1, 2, common)], most=10)
