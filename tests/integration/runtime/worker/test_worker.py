@@ -314,7 +314,8 @@ async def test_postgres_restarted_during_work_loses_and_doubles_nothing(tmp_path
                 server.kill()
                 provider.gate.set()
                 await asyncio.to_thread(server.start)
-                await all_done(pool, puts)
+                # A claim whose answer went down with Postgres holds its session until its lease of 60 s ends.
+                await all_done(pool, puts, seconds=120)
 
             assert len(provider.calls) == 6
             await assert_one_memory_each(pool, tenant, puts)
