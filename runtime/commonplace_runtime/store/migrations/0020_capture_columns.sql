@@ -127,11 +127,13 @@ BEGIN
             WHERE p_awaited AND NOT s.is_new AND j.team_id = p_team_id AND j.event_id = s.id
                 AND j.source_type = 'agent_event' AND j.job_type = 'observation_generate_for_event'
                 AND NOT j.awaited AND j.status IN ('queued', 'processing'))
-        SELECT coalesce(jsonb_object_agg(s.id, commonplace.job_json(j)), '{}') INTO known
-        FROM unnest(stored.ids, stored.are_new) AS s (id, is_new)
-        JOIN commonplace.jobs j ON j.team_id = p_team_id AND j.event_id = s.id AND j.source_type = 'agent_event'
-            AND j.job_type = 'observation_generate_for_event'
-        WHERE NOT s.is_new;
+        SELECT coalesce(jsonb_object_agg(s.id, s.shown), '{}') INTO known FROM (
+            SELECT s.id, j.shown FROM unnest(stored.ids, stored.are_new) AS s (id, is_new)
+            -- OFFSET 0: job by job, whatever the planner knew of an empty table.
+            CROSS JOIN LATERAL (SELECT commonplace.job_json(q) AS shown FROM commonplace.jobs q
+                WHERE q.team_id = p_team_id AND q.event_id = s.id AND q.source_type = 'agent_event'
+                    AND q.job_type = 'observation_generate_for_event' OFFSET 0) AS j
+            WHERE NOT s.is_new) AS s;
     END IF;
     FOR late IN
         SELECT s.project_id, s.key, s.session_id, count(*)::integer AS jobs
