@@ -124,6 +124,18 @@ def _function(call: str, *more: Any) -> Call:
     return run
 
 
+def _sent_twice(events: list[NewEventRow]) -> Call:
+    """A batch, and the same again, which gets ids of its own."""
+
+    async def run(connection: Connection, tenant: Tenant) -> None:
+        for _ in range(2):
+            sent = [cast("NewEventRow", {**event, "id": str(uuid7()), "jobId": str(uuid7())}) for event in events]
+            call = f"commonplace.ingest_batch_v2($1, $2, $3, $4, $5, true, false, {_numbered(6, 13)})"
+            await _function(call, *_columns(sent))(connection, tenant)
+
+    return run
+
+
 def _statement(text: str, *arguments: Any) -> Call:
     """A statement as row-level security lets it be."""
 
@@ -211,6 +223,7 @@ async def _calls(pool: Pool, tenant: Tenant) -> Mapping[str, Call]:
             f"commonplace.ingest_batch_v2($1, $2, $3, $4, $5, true, false, {_numbered(6, 13)})",
             *_columns([_event("S"), _event("T"), _event(None)]),
         ),
+        "batch that was sent before": _sent_twice([_event("S"), _event("T"), _event(None)]),
         "get": _function("commonplace.get_memory_v1($1, $2, $3, $4, $5, $6, 'x')", str(memory)),
         "recent": _function(
             "commonplace.recall_v2($1, $2, $3, $4, $5, 'recent', NULL, NULL, 10, NULL, NULL,"
