@@ -10,8 +10,9 @@ import pytest
 
 from commonplace_runtime.ids import uuid7
 from commonplace_runtime.store.pool import Pool
-from tests.factories import Key, Team, make_event, make_key, make_memory, make_project, make_session, make_team
+from tests.factories import Key, Team, make_event, make_key, make_memory, make_project, make_session
 from tests.integration.runtime.api.memories import audits, patch, supersede, write
+from tests.integration.runtime.api.searches import found, make_world, search
 
 Settle = Callable[[], Awaitable[None]]
 
@@ -21,22 +22,6 @@ TURNS = (
     "Yes, that is what it does since spring",
     "Lunch was good",
 )
-
-
-async def make_world(admin_pool: Pool) -> tuple[Team, Key]:
-    team = await make_team(admin_pool)
-    return team, await make_key(admin_pool, team.id, project_id=team.project_id)
-
-
-async def search(http: httpx2.AsyncClient, key: Key, query: str, **fields: Any) -> list[dict[str, Any]]:
-    answer = await http.post("/v1/search", json={"query": query, **fields}, headers=key.headers)
-    assert answer.status_code == 200, answer.text
-    observations: list[dict[str, Any]] = answer.json()["observations"]
-    return observations
-
-
-async def found(http: httpx2.AsyncClient, key: Key, query: str, **fields: Any) -> list[str]:
-    return [observation["content"] for observation in await search(http, key, query, **fields)]
 
 
 async def forget(http: httpx2.AsyncClient, key: Key, **body: Any) -> list[str]:
